@@ -1,0 +1,196 @@
+"""The surface every balancing method is written against.
+
+A method does arithmetic on device tensors and declares what it needs; the engine owns the device,
+the process group, the optimiser and the clock. All hooks are optional. Order within one step:
+
+    for sub in method.plan_step(ctx):                       usually one
+        for micro-batch:
+            features = encoders(batch)
+            features = method.edit_features(features, batch, ctx)
+            outputs  = fusion(features), unimodal logits as `needs` says
+            terms    = method.losses(outputs, batch, ctx)       {name: [batch] or 0-d}
+            stats   += method.statistics(outputs, batch, ctx)   {name: tensor}, summed
+            backward of compose(terms), or of each of needs.term_gradients
+        gradients and ctx.stats are summed over micro-batches and ranks (one control reduction)
+        method.combine(group, gradients by term)             only with needs.term_gradients
+        method.edit_grads(grads, ctx)                        then clipping and the finite check
+        optimiser step on sub.groups
+    method.end_step(ctx)
+
+and between epochs, on every rank with globally reduced numbers:
+
+    method.begin_epoch(ctx)  plan_epoch(ctx)  ...steps...  end_epoch(ctx)  edit_parameters(...)
+
+A term of shape [batch] is summed and divided by the global sample count, so any number of ranks and
+micro-batches gives the same gradient; a 0-d term is a penalty on parameters and counts once.
+Never read a value back to the host in a step hook: use `torch.where` instead of `if`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from mmtool.config.schema import Options
+from mmtool.types import Batch, GradGroups, GroupName, Modality, Needs, Outputs, SubStep
+
+
+class EpochCollector(Protocol):
+    """Passes over data between epochs; results are reduced over ranks and leave training as it was."""
+
+    def __call__(self, statistic: str, split: str = "train") -> Mapping[str, Tensor]:
+        """Run one pass: `features`, `class_means` or `losses` of a split ("train" or "val")."""
+
+
+@dataclass(slots=True)
+class StepContext:
+    """What a method may know in a step."""
+
+    modalities: tuple[Modality, ...]
+    num_classes: int
+    epoch: int
+    step: int
+    epochs: int
+    steps_per_epoch: int
+    generator: torch.Generator
+    """Seeded by (seed, step): the same draws on every rank, on the model's device."""
+    sub: SubStep | None = None
+    stats: dict[str, Tensor] = field(default_factory=dict)
+    """Statistics of this step, summed over micro-batches and ranks; filled before `edit_grads`."""
+    count: Tensor | None = None
+    """Global number of samples behind `stats`, 0-d."""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """0-d values for the run log, keyed `name` or `name.modality`."""
+
+    def log(self, name: str, value: Tensor, modality: Modality | None = None) -> None:
+        """Record a 0-d device value for this step; it is read back at the next flush."""
+        self.metrics[name if modality is None else f"{name}.{modality}"] = value.detach()
+
+    def log_each(self, name: str, values: Tensor) -> None:
+        """Record one value per modality from a [modality] tensor."""
+        for position, modality in enumerate(self.modalities):
+            self.log(name, values[position], modality)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochContext:
+    """What a method may know between epochs."""
+
+    modalities: tuple[Modality, ...]
+    num_classes: int
+    epoch: int
+    epochs: int
+    collect: EpochCollector
+    metrics: Mapping[str, float]
+    """Last evaluation, flat: `val.loss`, `val.acc`, `val.acc.audio`, `train.loss`, ..."""
+    device: torch.device
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlan:
+    """Which samples an epoch visits, and which modalities of each are kept."""
+
+    index: Tensor  # [visits] int64 positions within the training split
+    keep: Tensor  # [visits, modality] bool
+    weight: Tensor | None = None  # [visits] loss weights, or ones
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a method may know about the model when it is set up."""
+
+    modalities: tuple[Modality, ...]
+    num_classes: int
+    feature_dims: Mapping[Modality, int]
+    fusion: str
+    device: torch.device
+
+
+class BalancingMethod:
+    """Base of all methods; the default of every hook is plain joint training."""
+
+    needs: ClassVar[Needs] = Needs()
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def setup(self, facts: ModelFacts) -> Mapping[GroupName, torch.nn.Module]:
+        """Create state; returned modules are trained as part of the named parameter group."""
+        del facts
+        return {}
+
+    def plan_epoch(self, ctx: EpochContext) -> DataPlan | None:
+        """Choose the samples of the coming epoch; None visits each once."""
+        del ctx
+        return None
+
+    def begin_epoch(self, ctx: EpochContext) -> None:
+        """Refresh epoch-level state."""
+
+    def end_epoch(self, ctx: EpochContext) -> None:
+        """Use the epoch's evaluation."""
+
+    def edit_parameters(
+        self, parameters: Mapping[GroupName, Sequence[Tensor]], ctx: EpochContext
+    ) -> None:
+        """Rewrite parameters in place between epochs; snapshots arrive as `<group>@initial`."""
+
+    def plan_step(self, ctx: StepContext) -> Sequence[SubStep]:
+        """Split a batch into optimiser steps on disjoint groups; empty means one joint step."""
+        del ctx
+        return ()
+
+    def edit_features(
+        self, features: dict[Modality, Tensor], batch: Batch, ctx: StepContext
+    ) -> dict[Modality, Tensor]:
+        """Change pooled features before fusion."""
+        del batch, ctx
+        return features
+
+    def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
+        """Give named losses, [batch] each; the default is the cross entropy of the fused logits."""
+        del ctx
+        return {"fused": cross_entropy(outputs.logits, batch.label)}
+
+    def compose(self, terms: Mapping[str, Tensor], ctx: StepContext) -> Tensor:
+        """Combine the summed terms into the loss; the default is their sum."""
+        del ctx
+        return torch.stack(list(terms.values())).sum()
+
+    def statistics(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
+        """Give sums over the batch that must be known over all ranks before `edit_grads`."""
+        del outputs, batch, ctx
+        return {}
+
+    def combine(
+        self, group: GroupName, gradients: Mapping[str, Sequence[Tensor]], ctx: StepContext
+    ) -> Sequence[Tensor]:
+        """Combine per-loss gradients of one group; the default is their sum."""
+        del group, ctx
+        return [torch.stack(same).sum(0) for same in zip(*gradients.values(), strict=True)]
+
+    def edit_grads(self, grads: GradGroups, ctx: StepContext) -> None:
+        """Edit gradients grouped by modality, after reduction and before clipping."""
+
+    def end_step(self, ctx: StepContext) -> None:
+        """Update counters and moving averages, on the device."""
+
+    def predict(self, outputs: Outputs) -> Tensor:
+        """Give the logits used for evaluation and export."""
+        return outputs.logits
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give everything a resumed run needs: tensors and plain values only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Give the cross entropy of each sample, in float32; [batch]."""
+    return torch.nn.functional.cross_entropy(logits.float(), label, reduction="none")

@@ -1,0 +1,36 @@
+"""The run log, schema `mmtool-log/1.0`: what training writes and diagnosis reads.
+
+One append-only JSON-lines file per rank, `log/rank<N>.jsonl`, flushed per line, plus
+`log/system.rank<N>.jsonl`. Strict JSON: a non-finite number is written as null and its key is listed
+in `"bad"`. A reader ignores keys and kinds it does not know, and refuses another major version.
+After a resume the same step may occur twice; the line with the highest attempt wins.
+
+Every line has `k` (kind) and `t` (seconds since the epoch). Durations are in milliseconds (`ms`).
+
+head   first line of every attempt: schema, run, rank, world, attempt, modalities [names], classes
+       [names], dataset, dataset_hash, method, batch_size, epochs, steps_per_epoch, num_train,
+       num_val, num_test, chance (majority rate on val), parameters {group: count}
+step   step (0-based), epoch, n (global samples), loss, lr, gnorm (before clipping), skipped (bool),
+       terms {loss name: value}, ms {step, data, transfer, forward, backward, sync, optimizer},
+       m {modality: {score, coef, gnorm, ...}}
+epoch  epoch (0-based), step (steps done), split "train" | "val" | "test", n, loss, acc,
+       m {modality: {acc, nll, how, alone, drop, flip, probe, probe_nll}}
+         acc, nll  of the unimodal logits, obtained as `how` says: decompose | head | ablate
+         alone     accuracy with every other modality replaced by its mean feature
+         drop      fused accuracy minus accuracy with this modality permuted over samples
+         flip      share of predictions that change when this modality is permuted
+         probe     accuracy of a linear probe on the detached features (absent without probes)
+sys    cpu_percent, rss_mb, load1, and with a GPU: gpus [{util, mem_mb, power_w, temp_c}]
+event  what: checkpoint | resume | signal | nonfinite | warning | method, and free fields
+end    status done | failed | stopped, reason
+
+`status.json` of the run directory holds state running | done | failed | stopped, reason, step,
+epoch, attempt, pid, host, updated, resumable; it is replaced atomically.
+"""
+
+from typing import Any, TypeAlias
+
+SCHEMA = "mmtool-log/1.0"
+SCHEMA_MAJOR = 1
+
+Event: TypeAlias = dict[str, Any]

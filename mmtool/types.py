@@ -1,0 +1,127 @@
+"""The few shapes that rooms hand to each other; torch is imported for type checking only.
+
+A sample's life: store rows -> `Batch` -> encoders -> `Outputs` -> named losses -> gradients.
+Modalities are always iterated in the sorted order of the recipe, so that every rank issues its
+collectives in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Modality: TypeAlias = str
+GroupName: TypeAlias = str
+
+FUSION_GROUP: GroupName = "fusion"
+"""Name of the parameter group that belongs to no single modality."""
+
+UnimodalWay = Literal["decompose", "head", "ablate"]
+ParameterKind = Literal["all", "matrix", "conv"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch of one rank, on the device."""
+
+    inputs: dict[Modality, Tensor]  # modality -> [batch, ...]
+    lengths: dict[Modality, Tensor]  # ragged modalities only -> [batch], true lengths
+    present: Tensor  # [batch, modality] bool, columns in `modalities` order
+    label: Tensor  # [batch] int64
+    index: Tensor  # [batch] int64, row in the store
+    modalities: tuple[Modality, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of samples in this micro-batch on this rank."""
+        return int(self.label.shape[0])
+
+    def only(self, modalities: Sequence[Modality]) -> Batch:
+        """Give the same samples with every other modality marked absent and its input dropped."""
+        keep = [m in modalities for m in self.modalities]
+        mask = self.present.new_tensor(keep)
+        return replace(
+            self,
+            inputs={m: x for m, x in self.inputs.items() if m in modalities},
+            present=self.present & mask,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the model returns for a batch."""
+
+    features: dict[Modality, Tensor]  # modality -> [batch, dim], pooled encoder output
+    logits: Tensor  # [batch, class]
+    unimodal: dict[Modality, Tensor] = field(default_factory=dict)  # -> [batch, class]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a method asks of the model, the data and the engine; checked before anything runs."""
+
+    unimodal: Literal["none", "any", "decompose", "head", "ablate"] = "none"
+    """How logits per modality are obtained; `any` lets the model choose by its fusion."""
+    trains_heads: bool = False
+    """The gradient of the unimodal logits reaches the encoders (heads are not detached)."""
+    term_gradients: tuple[str, ...] = ()
+    """Names of losses whose gradients are wanted separately, per parameter group."""
+    epoch_statistics: frozenset[str] = frozenset()
+    """Statistics collected by a pass over data between epochs: features, class_means, losses."""
+    snapshots: frozenset[Literal["initial", "epoch_start"]] = frozenset()
+    sample_index: bool = False
+    held_out: bool = False
+    teachers: bool = False
+    second_order: bool = False
+    scales_gradients: bool = False
+    """Multiplies gradients by a coefficient, which Adam largely cancels."""
+    min_modalities: int = 1
+    max_modalities: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubStep:
+    """One optimiser step within a batch; most methods have exactly one."""
+
+    modalities: tuple[Modality, ...]
+    """Encoders that run; the others are absent from the batch."""
+    groups: tuple[GroupName, ...]
+    """Parameter groups that are updated."""
+    name: str = "joint"
+
+
+class GradGroups(Protocol):
+    """The only door to gradients: tensors grouped by modality, already reduced over ranks.
+
+    Every factor is a 0-d device tensor; nothing here reads a value back to the host.
+    """
+
+    def names(self) -> tuple[GroupName, ...]:
+        """Group names in collective order: modalities sorted, then `fusion`."""
+
+    def tensors(self, group: GroupName, kind: ParameterKind = "all") -> Sequence[Tensor]:
+        """Gradients of one group; `conv` keeps 4-d and larger, `matrix` 2-d and larger."""
+
+    def scale(self, group: GroupName, factor: Tensor, kind: ParameterKind = "all") -> None:
+        """Multiply the gradients of a group in place."""
+
+    def scale_update(self, group: GroupName, factor: Tensor, kind: ParameterKind = "all") -> None:
+        """Multiply the coming optimiser update instead of the gradient (for Adam)."""
+
+    def add_noise(self, group: GroupName, strength: Tensor, kind: ParameterKind = "all") -> None:
+        """Add N(0, (strength * std)^2) noise per tensor, the same on every rank.
+
+        std is the unbiased standard deviation of the gradient as it was before any `scale`.
+        """
+
+    def norm(self, group: GroupName) -> Tensor:
+        """Euclidean norm over a group, 0-d."""
+
+
+def sorted_modalities(names: Iterable[Modality]) -> tuple[Modality, ...]:
+    """Give the one order in which modalities are iterated everywhere."""
+    return tuple(sorted(names))
