@@ -20,8 +20,23 @@ GroupName: TypeAlias = str
 FUSION_GROUP: GroupName = "fusion"
 """Name of the parameter group that belongs to no single modality."""
 
+PROBE_GROUP: GroupName = "probes"
+"""Name of the group of detached linear probes; never clipped, modulated or counted in norms."""
+
+InputKind = Literal["wave", "spectrogram", "frames", "series", "tokens"]
 UnimodalWay = Literal["decompose", "head", "ablate"]
 ParameterKind = Literal["all", "matrix", "conv"]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What one modality looks like when it reaches its encoder."""
+
+    kind: InputKind
+    shape: tuple[int, ...]
+    """Of one sample: frames [channels, height, width] or [num_frames, channels, height, width],
+    spectrogram [1, mel, time]; of one time step when ragged: series [channels], wave and tokens []."""
+    ragged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,7 @@ class Batch:
     label: Tensor  # [batch] int64
     index: Tensor  # [batch] int64, row in the store
     modalities: tuple[Modality, ...]
+    weight: Tensor | None = None  # [batch] loss weight, None for ones; 0 marks padding
 
     @property
     def size(self) -> int:

@@ -58,6 +58,8 @@ class StepContext:
     steps_per_epoch: int
     generator: torch.Generator
     """Seeded by (seed, step): the same draws on every rank, on the model's device."""
+    is_weighted: bool = False
+    """Whether the epoch's plan weights samples; gradients are then divided by the weights' sum."""
     sub: SubStep | None = None
     stats: dict[str, Tensor] = field(default_factory=dict)
     """Statistics of this step, summed over micro-batches and ranks; filled before `edit_grads`."""
@@ -162,7 +164,11 @@ class BalancingMethod:
         return torch.stack(list(terms.values())).sum()
 
     def statistics(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
-        """Give sums over the batch that must be known over all ranks before `edit_grads`."""
+        """Give sums over the batch that must be known over all ranks before `edit_grads`.
+
+        A method that leaves samples out of its losses gives the number that count as `weight`;
+        gradients are then divided by that sum instead of the batch size.
+        """
         del outputs, batch, ctx
         return {}
 

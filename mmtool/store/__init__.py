@@ -1,0 +1,1 @@
+"""The prepared dataset: written once by prepare, memory-mapped by everything else."""

@@ -1,0 +1,125 @@
+"""From a run directory to everything diagnosis may know about the run; no torch, no engine."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import log
+from pathlib import Path
+from typing import Any
+
+from mmtool.errors import RunDirectoryError
+from mmtool.runlog.reader import RunTables, load_run
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: its log tables, its recipe and the machine it ran on."""
+
+    path: Path
+    tables: RunTables
+    recipe_text: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the run directory."""
+        return self.path.name
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities in the order in which they are iterated everywhere."""
+        return tuple(sorted(str(m) for m in self.tables.head.get("modalities") or ()))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 when the log does not say."""
+        classes = self.tables.head.get("classes") or ()
+        return classes if isinstance(classes, int) else len(classes)
+
+    @property
+    def chance(self) -> float | None:
+        """Accuracy of always naming the most frequent class of the validation split."""
+        given = self.tables.head.get("chance")
+        if given is not None:
+            return float(given)
+        return 1 / self.num_classes if self.num_classes else None
+
+    @property
+    def log_classes(self) -> float:
+        """Entropy of a uniform guess in nats, the unit of the overfitting gap."""
+        return log(max(self.num_classes, 2))
+
+    @property
+    def method(self) -> str:
+        """Name of the balancing method."""
+        return str(self.tables.head.get("method") or self.option("method", "name") or "none")
+
+    @property
+    def dataset_key(self) -> object:
+        """What two runs must share to be measured on the same samples."""
+        head = self.tables.head
+        return head.get("dataset_hash") or head.get("dataset")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its end by itself."""
+        end = self.tables.end or {}
+        return end.get("status", self.tables.status.get("state")) == "done"
+
+    def option(self, *keys: str) -> Any:
+        """Give one value of the resolved recipe, or None."""
+        value: Any = self.recipe
+        for key in keys:
+            if not isinstance(value, Mapping) or key not in value:
+                return None
+            value = value[key]
+        return value
+
+    @property
+    def fusion(self) -> str:
+        """Name of the fusion, empty when neither recipe nor log says."""
+        named = self.option("model", "fusion")
+        if isinstance(named, Mapping):
+            named = named.get("name")
+        return str(named or self.tables.head.get("fusion") or "")
+
+
+def open_run(path: Path) -> Run:
+    """Read a run directory, whether finished, killed or still running."""
+    if not path.is_dir():
+        raise RunDirectoryError(
+            f"there is no run directory {path}",
+            fix="ls runs    # and give one of these, or runs/latest",
+        )
+    real = path.resolve()
+    text = _read(real / "resolved.toml")
+    return Run(
+        path=real,
+        tables=load_run(real),
+        recipe_text=text or _read(real / "recipe.toml"),
+        recipe=_toml(text),
+        environment=_json(_read(real / "env.json")),
+    )
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _toml(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text) if text else {}
+    except json.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,197 @@
+"""From a recipe to everything a training step needs; refuses what cannot work, with the reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from mmtool import registry
+from mmtool.config.plugins import plugin_options
+from mmtool.config.schema import Recipe
+from mmtool.data.dataset import Dataset, open_dataset
+from mmtool.data.loader import Loader
+from mmtool.data.samplers import Visits, num_batches
+from mmtool.engine.distributed import Ranks
+from mmtool.engine.grads import Gradients, GradientSync, NamedParameters
+from mmtool.engine.optim import build_optimizer, build_probe_optimizer
+from mmtool.engine.precision import Precision
+from mmtool.errors import RequestError
+from mmtool.methods._base import BalancingMethod, ModelFacts
+from mmtool.models.build import build_model
+from mmtool.models.groups import parameter_groups
+from mmtool.models.multimodal import MultimodalModel
+from mmtool.randomness import fold
+from mmtool.text import plural
+from mmtool.types import PROBE_GROUP, GroupName, SubStep
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is; saved with every checkpoint."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best_accuracy: float = -1.0
+    best_epoch: int = -1
+    bad_steps: int = 0
+
+
+@dataclass(slots=True)
+class Job:
+    """One experiment, ready to train on this rank."""
+
+    recipe: Recipe
+    ranks: Ranks
+    dataset: Dataset
+    train_loader: Loader
+    model: MultimodalModel
+    method: BalancingMethod
+    groups: Mapping[GroupName, NamedParameters]
+    gradients: Gradients
+    sync: GradientSync
+    optimizer: torch.optim.Optimizer
+    probe_optimizer: torch.optim.Optimizer | None
+    precision: Precision
+    warnings: tuple[str, ...]
+    metrics: dict[str, float] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
+    snapshots: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this rank."""
+        return self.ranks.device
+
+    @property
+    def joint_step(self) -> SubStep:
+        """The one sub-step of methods that do not split a batch."""
+        names = tuple(name for name in self.groups if name != PROBE_GROUP)
+        return SubStep(self.dataset.modalities, names)
+
+    def train_visits(self) -> Visits:
+        """Every training sample once."""
+        return Visits(self.dataset.rows("train"))
+
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch that visits each sample once."""
+        return num_batches(len(self.train_visits()), self.recipe.train.batch_size)
+
+    def close(self) -> None:
+        """Release the store."""
+        self.dataset.store.close()
+
+
+def build_job(
+    recipe: Recipe, ranks: Ranks, *, data_root: Path, relative_to: Path | None = None
+) -> Job:
+    """Construct dataset, model, method and optimiser; the same weights on every rank."""
+    dataset = open_dataset(recipe.data, data_root)
+    try:
+        return _build(recipe, ranks, dataset, relative_to)
+    except BaseException:
+        dataset.store.close()
+        raise
+
+
+def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | None) -> Job:
+    method = build_method(recipe, relative_to)
+    warnings = check_needs(recipe, dataset, method)
+    torch.manual_seed(fold(recipe.train.seed, 0) >> 1)
+    model = _build_model(recipe, dataset, method, relative_to).to(ranks.device)
+    if ranks.device.type == "cuda":
+        model = cast(MultimodalModel, model.to(memory_format=torch.channels_last))
+    facts = ModelFacts(
+        dataset.modalities, dataset.num_classes, model.feature_dims, model.fusion_name, ranks.device
+    )
+    extra = method.setup(facts)
+    if extra:
+        model.extra = nn.ModuleDict(extra).to(ranks.device)
+    groups = parameter_groups(model)
+    trained = [p for name, members in groups.items() if name != PROBE_GROUP for _, p in members]
+    probes = [p for _, p in groups.get(PROBE_GROUP, [])]
+    for parameter in (*trained, *probes):
+        ranks.broadcast_(parameter.data)
+    return Job(
+        recipe=recipe,
+        ranks=ranks,
+        dataset=dataset,
+        train_loader=Loader(dataset, device=ranks.device, seed=recipe.train.seed),
+        model=model,
+        method=method,
+        groups=groups,
+        gradients=Gradients(groups),
+        sync=GradientSync(ranks, groups),
+        optimizer=build_optimizer(recipe.train, trained),
+        probe_optimizer=build_probe_optimizer(probes),
+        precision=Precision(recipe.train.precision, ranks.device),
+        warnings=warnings,
+    )
+
+
+def build_method(recipe: Recipe, relative_to: Path | None) -> BalancingMethod:
+    """Construct the recipe's method from its validated options."""
+    module = registry.load("methods", recipe.method.name, relative_to=relative_to)
+    options = plugin_options("methods", recipe.method, relative_to)
+    return cast(BalancingMethod, module.Method(options))
+
+
+def _build_model(
+    recipe: Recipe, dataset: Dataset, method: BalancingMethod, relative_to: Path | None
+) -> MultimodalModel:
+    needs, config = method.needs, recipe.model
+    if needs.unimodal not in ("none", "any"):
+        if config.unimodal not in ("auto", needs.unimodal):
+            raise RequestError(
+                f"method {recipe.method.name!r} needs model.unimodal = {needs.unimodal!r}",
+                why=f"the recipe says {config.unimodal!r}",
+                fix=f"-s model.unimodal={needs.unimodal}",
+            )
+        config = config.model_copy(update={"unimodal": needs.unimodal})
+    trains_heads = needs.trains_heads and config.unimodal == "head"
+    return build_model(
+        config,
+        dataset.input_specs(),
+        dataset.num_classes,
+        heads=trains_heads,
+        probes=recipe.log.probes or config.unimodal == "head",
+        relative_to=relative_to,
+    )
+
+
+def check_needs(recipe: Recipe, dataset: Dataset, method: BalancingMethod) -> tuple[str, ...]:
+    """Refuse a method whose needs this recipe cannot meet; give warnings about the rest."""
+    needs, name = method.needs, recipe.method.name
+    found = len(dataset.modalities)
+    if found < needs.min_modalities or (needs.max_modalities or found) < found:
+        raise RequestError(
+            f"method {name!r} cannot train {plural(found, 'modality', 'modalities')}",
+            why=f"it takes {needs.min_modalities} to {needs.max_modalities or 'any number'}",
+            fix="change data.modalities, or choose a method from: mmtool list methods",
+        )
+    lacking = {
+        "a held-out split": needs.held_out and len(dataset.rows("val")) == 0,
+        "teachers": needs.teachers,
+        "second-order gradients": needs.second_order,
+    }
+    for what, is_missing in lacking.items():
+        if is_missing:
+            raise RequestError(
+                f"method {name!r} needs {what}, which this recipe or engine does not provide",
+                fix="choose another method from: mmtool list methods",
+            )
+    if recipe.train.select == "best" and len(dataset.rows("val")) == 0:
+        raise RequestError(
+            f"protocol {dataset.protocol!r} of {recipe.data.dataset!r} has no validation split",
+            why='train.select = "best" chooses the best epoch on validation, never on test',
+            fix='-s train.select=last, or prepare with a validation split (val_fraction)',
+        )
+    if needs.scales_gradients and recipe.train.optimizer == "adamw":
+        return (
+            f"method {name!r} scales gradients, which AdamW cancels: "
+            f'use -s method.apply=update, or -s train.optimizer=sgd',
+        )
+    return ()

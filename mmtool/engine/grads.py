@@ -1,0 +1,183 @@
+"""Gradients grouped by modality, and their explicit synchronisation over ranks.
+
+Synchronisation happens after the last backward of a step, so several backwards, frozen encoders and
+modalities that are absent on one rank are all exact; PyTorch's DDP is silently wrong with several
+backwards on one forward.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from mmtool.engine.distributed import Ranks
+from mmtool.errors import Bug
+from mmtool.types import PROBE_GROUP, GroupName, ParameterKind
+
+_SMALLEST_DIMENSION: dict[ParameterKind, int] = {"all": 0, "matrix": 2, "conv": 4}
+# OGM-GE's released code adds this to the standard deviation.
+_NOISE_FLOOR = 1e-8
+
+NamedParameters = Sequence[tuple[str, Parameter]]
+
+
+@dataclass(slots=True)
+class _Edit:
+    """What a method asked for one parameter, applied in one pass by `apply_edits`."""
+
+    factor: Tensor | None = None
+    noise: Tensor | None = None
+    update_factor: Tensor | None = None
+
+
+@dataclass(slots=True)
+class Gradients:
+    """The gradients a method may edit; edits are noted and applied together."""
+
+    groups: Mapping[GroupName, NamedParameters]
+    generator: torch.Generator | None = None
+    _edits: dict[int, _Edit] = field(default_factory=dict)
+
+    def names(self) -> tuple[GroupName, ...]:
+        """Group names a method may edit, in collective order."""
+        return tuple(name for name in self.groups if name != PROBE_GROUP)
+
+    def parameters(self, group: GroupName, kind: ParameterKind = "all") -> list[Parameter]:
+        """Parameters of a group that have a gradient now."""
+        smallest = _SMALLEST_DIMENSION[kind]
+        return [
+            p for _, p in self.groups[group] if p.grad is not None and p.grad.dim() >= smallest
+        ]
+
+    def trained(self) -> list[Parameter]:
+        """Parameters with a gradient outside the probes."""
+        return [p for name in self.names() for p in self.parameters(name)]
+
+    def tensors(self, group: GroupName, kind: ParameterKind = "all") -> list[Tensor]:
+        """Gradients of one group, before any edit of this step."""
+        return [p.grad for p in self.parameters(group, kind) if p.grad is not None]
+
+    def scale(self, group: GroupName, factor: Tensor, kind: ParameterKind = "all") -> None:
+        """Multiply the gradients of a group."""
+        for parameter in self.parameters(group, kind):
+            edit = self._edit(parameter)
+            edit.factor = factor if edit.factor is None else edit.factor * factor
+
+    def scale_update(self, group: GroupName, factor: Tensor, kind: ParameterKind = "all") -> None:
+        """Multiply the coming optimiser update of a group."""
+        for parameter in self.parameters(group, kind):
+            edit = self._edit(parameter)
+            before = edit.update_factor
+            edit.update_factor = factor if before is None else before * factor
+
+    def add_noise(self, group: GroupName, strength: Tensor, kind: ParameterKind = "all") -> None:
+        """Add N(0, (strength * std)^2), std being that of the gradient before `scale`."""
+        for parameter in self.parameters(group, kind):
+            edit = self._edit(parameter)
+            edit.noise = strength if edit.noise is None else edit.noise + strength
+
+    def norm(self, group: GroupName) -> Tensor:
+        """Euclidean norm over a group, before any edit; 0-d."""
+        return total_norm(self.tensors(group), self._device())
+
+    def apply_edits(self) -> None:
+        """Carry out `scale` and `add_noise`; update factors wait for `scaled_updates`."""
+        for name in self.names():
+            for parameter in self.parameters(name):
+                edit = self._edits.get(id(parameter))
+                if edit is not None and parameter.grad is not None:
+                    self._apply(parameter.grad, edit)
+
+    def _apply(self, gradient: Tensor, edit: _Edit) -> None:
+        noise = None
+        if edit.noise is not None and gradient.numel() > 1:
+            noise = torch.empty_like(gradient).normal_(generator=self.generator)
+            noise.mul_((gradient.std() + _NOISE_FLOOR) * edit.noise)
+        if edit.factor is not None:
+            gradient.mul_(edit.factor.to(gradient.dtype))
+        if noise is not None:
+            gradient.add_(noise)
+
+    def begin_updates(self) -> list[tuple[Parameter, Tensor, Tensor]]:
+        """Remember parameters whose update is to be scaled: (parameter, value now, factor)."""
+        return [
+            (p, p.detach().clone(), factor)
+            for name in self.names()
+            for p in self.parameters(name)
+            if (edit := self._edits.get(id(p))) is not None
+            and (factor := edit.update_factor) is not None
+        ]
+
+    @staticmethod
+    @torch.no_grad()
+    def finish_updates(remembered: Sequence[tuple[Parameter, Tensor, Tensor]]) -> None:
+        """Shorten each remembered update by its factor."""
+        for parameter, before, factor in remembered:
+            parameter.copy_(before + (parameter - before) * factor.to(before.dtype))
+
+    def forget_edits(self) -> None:
+        """Start a new step."""
+        self._edits.clear()
+
+    def _edit(self, parameter: Parameter) -> _Edit:
+        return self._edits.setdefault(id(parameter), _Edit())
+
+    def _device(self) -> torch.device:
+        return next(p.device for members in self.groups.values() for _, p in members)
+
+
+def total_norm(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Euclidean norm over a list of tensors; 0-d float32, zero for an empty list."""
+    if not tensors:
+        return torch.zeros((), device=device)
+    return torch.stack(torch._foreach_norm(list(tensors))).float().norm()
+
+
+@dataclass(slots=True)
+class GradientSync:
+    """Sums gradients and step statistics over ranks, once per optimiser step."""
+
+    ranks: Ranks
+    groups: Mapping[GroupName, NamedParameters]
+
+    def reduce(self, sums: dict[str, Tensor], flags: Sequence[bool]) -> list[bool]:
+        """Sum gradients and `sums` in place over ranks; give each flag or-ed over ranks.
+
+        A parameter that has a gradient on any rank gets zeros where it has none; one that has none
+        anywhere keeps None, so that the optimiser leaves it alone.
+        """
+        if self.ranks.world == 1:
+            return list(flags)
+        parameters = [p for members in self.groups.values() for _, p in members]
+        control = torch.tensor(
+            [p.grad is not None for p in parameters] + [bool(f) for f in flags], dtype=torch.int32
+        )
+        self.ranks.max_(control)
+        has_gradient = control[: len(parameters)].tolist()
+        for parameter, wanted in zip(parameters, has_gradient, strict=True):
+            if wanted and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.ranks.sum_many_([sums[name] for name in sorted(sums)])
+        for members in self.groups.values():
+            self.ranks.sum_many_([p.grad for _, p in members if p.grad is not None])
+        return [bool(f) for f in control[len(parameters) :].tolist()]
+
+
+@torch.no_grad()
+def check_replicas(ranks: Ranks, groups: Mapping[GroupName, NamedParameters]) -> None:
+    """Compare parameter checksums over ranks and fail naming the first that differs."""
+    if ranks.world == 1:
+        return
+    named = [(name, p) for members in groups.values() for name, p in members]
+    sums = torch.stack([p.double().sum() for _, p in named] + [p.double().norm() for _, p in named])
+    lowest, highest = ranks.min_(sums.clone()), ranks.max_(sums.clone())
+    differs = (lowest != highest).tolist()
+    for position, is_different in enumerate(differs):
+        if is_different:
+            raise Bug(
+                f"ranks hold different values of parameter {named[position % len(named)][0]!r}",
+                why="replicas must stay equal; a rank-local number reached the weights",
+                fix="report this with the run directory",
+            )

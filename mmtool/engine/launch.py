@@ -1,0 +1,333 @@
+"""Start a run: its directory, its ranks, and how it ended.
+
+One rank runs in this process. Several run as child processes that share a listening socket opened
+here, so no port can clash; they die with this process, and the first failing rank's error is the
+one reported.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmtool.config.dump import to_toml
+from mmtool.config.load import Loaded, load_recipe
+from mmtool.config.schema import Plugin, Recipe
+from mmtool.data.dataset import open_dataset
+from mmtool.engine.build import build_job
+from mmtool.engine.distributed import LISTEN_FD, Ranks, choose_device
+from mmtool.engine.rank import LAUNCH_FILE, run_rank
+from mmtool.engine.stop import StopRequest
+from mmtool.errors import (
+    Bug,
+    EnvironmentLacks,
+    MmtoolError,
+    RequestError,
+    RunDirectoryError,
+    StoppedResumable,
+    WorkFailed,
+)
+from mmtool.runlog.env import describe_environment
+from mmtool.runlog.follow import follow
+from mmtool.runlog.rundir import RunDir, create_run, point_latest
+
+_GRACE_S = 30.0
+_POLL_S = 0.05
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What the command line asks for."""
+
+    loaded: Loaded
+    runs_root: Path
+    data_root: Path
+    label: str | None = None
+    argv: list[str] = field(default_factory=list)
+    on_event: Callable[[dict[str, Any]], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """Where the run lies and how it ended."""
+
+    run: Path
+    state: str
+    summary: dict[str, Any]
+
+
+def train(request: TrainRequest) -> TrainResult:
+    """Create a run directory and train the recipe in it."""
+    recipe = _with_absolute_plugins(request.loaded)
+    open_dataset(recipe.data, request.data_root).store.close()
+    check_devices(recipe)
+    run = create_run(request.runs_root, request.loaded.name, label=request.label)
+    run.write_recipe(request.loaded.text, to_toml(recipe))
+    env = {**describe_environment(request.argv), "origins": dict(request.loaded.origins)}
+    run.write_env(env)
+    _write_launch(run, data_root=request.data_root, attempt=1, is_resumed=False)
+    point_latest(request.runs_root, run)
+    return _execute(run, recipe, request.on_event, attempt=1)
+
+
+def resume(
+    run_path: Path,
+    *,
+    data_root: Path | None = None,
+    argv: list[str] | None = None,
+    on_event: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainResult:
+    """Continue a run from its last good checkpoint."""
+    run = RunDir(run_path)
+    status = run.read_status()
+    if status.get("state") == "done":
+        raise RunDirectoryError(
+            f"run {run.path.name} is already done",
+            fix=f"mmtool diagnose {run.path}, or train the recipe again",
+        )
+    recipe = load_recipe(str(run.resolved_path)).recipe
+    launch = json.loads((run.path / LAUNCH_FILE).read_text(encoding="utf-8"))
+    check_devices(recipe)
+    attempt = int(launch["attempt"]) + 1
+    root = data_root or Path(launch["data_root"])
+    has_checkpoint = any(run.ckpt_dir.glob("step[0-9]*"))
+    _write_launch(run, data_root=root, attempt=attempt, is_resumed=has_checkpoint, argv=argv)
+    return _execute(run, recipe, on_event, attempt=attempt)
+
+
+def check(request: TrainRequest) -> dict[str, Any]:
+    """Give what a run would be, without starting it."""
+    recipe = _with_absolute_plugins(request.loaded)
+    check_devices(recipe)
+    job = build_job(recipe, Ranks(), data_root=request.data_root)
+    try:
+        counts = {n: sum(p.numel() for _, p in m) for n, m in job.groups.items()}
+        trained = sum(counts.values())
+        slots = 2 if recipe.train.optimizer == "adamw" else int(recipe.train.momentum > 0)
+        return {
+            "dataset": str(job.dataset.store.path),
+            "dataset_hash": job.dataset.store.hash,
+            "protocol": job.dataset.protocol,
+            "splits": {s: len(job.dataset.rows(s)) for s in ("train", "val", "test")},
+            "modalities": list(job.dataset.modalities),
+            "unimodal": job.model.way,
+            "parameters": counts,
+            "steps_per_epoch": job.steps_per_epoch(),
+            "num_steps": job.steps_per_epoch() * recipe.train.epochs,
+            "state_bytes": 4 * trained * (2 + slots),
+            "warnings": list(job.warnings),
+        }
+    finally:
+        job.close()
+
+
+def check_devices(recipe: Recipe) -> None:
+    """Refuse more GPUs than there are; a smaller number is never taken silently."""
+    launch = recipe.launch
+    device = choose_device(launch.device)
+    if device.type == "cuda":
+        import torch
+
+        visible = torch.cuda.device_count()
+        if launch.gpus > visible:
+            shown = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+            raise RequestError(
+                f"asked for {launch.gpus} GPUs, {visible} visible (CUDA_VISIBLE_DEVICES={shown})",
+                fix=f"--gpus {visible}",
+            )
+    elif launch.gpus > 1 and launch.device != "cpu":
+        raise RequestError(
+            f"asked for {launch.gpus} GPUs, this machine has none",
+            why="CPU processes stand in for GPUs only when asked to",
+            fix=f"--device cpu --gpus {launch.gpus}",
+        )
+
+
+def _with_absolute_plugins(loaded: Loaded) -> Recipe:
+    """Give the recipe with plugin files named by absolute path, so that the run is self-contained."""
+    folder = loaded.path.parent.resolve()
+
+    def fixed(plugin: Plugin) -> Plugin:
+        if not plugin.name.endswith(".py"):
+            return plugin
+        return Plugin(name=str(folder / plugin.name), **plugin.options)
+
+    recipe = loaded.recipe
+    encoders = {m: fixed(p) for m, p in recipe.model.encoders.items()}
+    changed = {"fusion": fixed(recipe.model.fusion), "encoders": encoders}
+    model = recipe.model.model_copy(update=changed)
+    return recipe.model_copy(update={"model": model, "method": fixed(recipe.method)})
+
+
+def _write_launch(run: RunDir, *, data_root: Path, attempt: int, **fields: Any) -> None:
+    facts = {"data_root": str(data_root.resolve()), "attempt": attempt, **fields}
+    (run.path / LAUNCH_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _execute(
+    run: RunDir,
+    recipe: Recipe,
+    on_event: Callable[[dict[str, Any]], None] | None,
+    *,
+    attempt: int,
+) -> TrainResult:
+    """Run all ranks to their end and leave the outcome in status.json."""
+    with run.lock():
+        facts = {"attempt": attempt, "pid": os.getpid(), "host": socket.gethostname()}
+        run.write_status(state="running", reason="", resumable=False, **facts)
+        started = time.monotonic()
+        try:
+            with _following(run, on_event):
+                if recipe.launch.gpus == 1:
+                    with StopRequest() as stop:
+                        run_rank(run, stop)
+                else:
+                    _run_children(run, recipe.launch.gpus)
+        except StoppedResumable as stopped:
+            run.write_status(state="stopped", reason=stopped.what, resumable=True)
+            stopped.where = str(run.path)
+            stopped.fix = f"mmtool train --resume {run.path}"
+            raise
+        except BaseException as error:
+            resumable = any(run.ckpt_dir.glob("step[0-9]*"))
+            run.write_status(state="failed", reason=str(error), resumable=resumable)
+            if isinstance(error, MmtoolError) and not error.where:
+                error.where = str(run.path)
+            raise
+        seconds = round(time.monotonic() - started, 3)
+        run.write_status(state="done", reason="", resumable=False, seconds=seconds)
+    return TrainResult(run.path, "done", {"seconds": seconds})
+
+
+@contextmanager
+def _following(
+    run: RunDir, on_event: Callable[[dict[str, Any]], None] | None
+) -> Iterator[None]:
+    """Hand rank 0's events to the caller while the run goes on."""
+    if on_event is None:
+        yield
+        return
+    done = threading.Event()
+    arguments = (run.log_path(0), done, on_event)
+    thread = threading.Thread(target=follow, args=arguments, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=5.0)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _run_children(run: RunDir, world: int) -> None:
+    """Start one process per rank, pass signals on, and explain the first failure."""
+    for old in run.path.glob("error.rank*.json"):
+        old.unlink()
+    with StopRequest() as stop, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        port = listener.getsockname()[1]
+        children: list[subprocess.Popen[bytes]] = []
+        try:
+            for rank in range(world):
+                children.append(_start_child(run, rank, world, port, listener))
+            _wait(children, stop)
+        finally:
+            for child in children:
+                if child.poll() is None:
+                    child.kill()
+                child.wait()
+    codes = [child.returncode for child in children]
+    if any(codes):
+        raise _first_failure(run, codes)
+
+
+def _start_child(
+    run: RunDir, rank: int, world: int, port: int, listener: socket.socket
+) -> "subprocess.Popen[bytes]":
+    env = {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    kept = ()
+    if rank == 0:
+        env[LISTEN_FD] = str(listener.fileno())
+        kept = (listener.fileno(),)
+    with (run.log_dir / f"rank{rank}.out").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "mmtool.engine.rank", str(run.path)],
+            env=env,
+            pass_fds=kept,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal reaches only this process
+            preexec_fn=_die_with_parent,
+        )
+
+
+def _wait(children: "list[subprocess.Popen[bytes]]", stop: StopRequest) -> None:
+    """Wait for all ranks; forward a stop once, and end the others when one has failed."""
+    is_told, deadline = False, float("inf")
+    while any(child.poll() is None for child in children):
+        failed = any(child.poll() not in (None, 0, 75) for child in children)
+        if (stop.is_set or failed) and not is_told:
+            is_told, deadline = True, time.monotonic() + _GRACE_S
+            for child in children:
+                if child.poll() is None:
+                    child.send_signal(signal.SIGTERM)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_POLL_S)
+
+
+def _first_failure(run: RunDir, codes: list[int]) -> MmtoolError:
+    """Give the error of the rank that failed first; a lost peer is never the first cause."""
+    reports = []
+    for rank, code in enumerate(codes):
+        path = run.path / f"error.rank{rank}.json"
+        if path.is_file():
+            reports.append((rank, json.loads(path.read_text(encoding="utf-8"))))
+        elif code < 0:
+            name = signal.Signals(-code).name
+            hint = "the kernel's or the scheduler's memory limit?" if name == "SIGKILL" else ""
+            killed = WorkFailed(
+                f"rank {rank} was killed by {name}",
+                why=hint,
+                fix=f"mmtool train --resume {run.path}",
+            )
+            killed.exit_code = 128 - code
+            return killed
+    causes = [r for r in reports if r[1]["kind"] not in ("PeerLost", "StoppedResumable")]
+    rank, report = min(causes or reports, key=lambda r: r[1]["time"])
+    return _rebuilt(rank, report, run, codes[rank])
+
+
+def _rebuilt(rank: int, report: dict[str, Any], run: RunDir, code: int) -> MmtoolError:
+    texts = {k: report.get(k, "") for k in ("where", "why", "fix")}
+    if report["kind"] == "StoppedResumable":
+        return StoppedResumable(report["what"], **texts)
+    if report.get("trace"):
+        texts["why"] = str(report["trace"])
+    known = {c.exit_code: c for c in (WorkFailed, RequestError, EnvironmentLacks, Bug)}
+    error = known.get(code, WorkFailed)(f"rank {rank}: {report['what']}", **texts)
+    error.where = error.where or str(run.log_dir / f"rank{rank}.out")
+    return error

@@ -1,0 +1,133 @@
+"""What one rank does with a run directory; also the module a launched rank process runs.
+
+Everything a rank needs lies in the run directory, so a rank started by our launcher, by torchrun or
+by a resume does exactly the same.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmtool.config.load import load_recipe
+from mmtool.config.schema import Recipe
+from mmtool.engine.build import Job, build_job
+from mmtool.engine.distributed import Ranks, choose_device, join, leave
+from mmtool.engine.loop import fit, run_facts
+from mmtool.engine.stop import StopRequest
+from mmtool.errors import MmtoolError
+from mmtool.runlog.events import SCHEMA
+from mmtool.runlog.rundir import RunDir
+from mmtool.runlog.system import SystemSampler
+from mmtool.runlog.writer import EventWriter
+
+LAUNCH_FILE = "launch.json"
+_HEARTBEAT_S = 2.0
+
+
+def run_rank(run: RunDir, stop: StopRequest) -> None:
+    """Train the run on this rank until it is done, stopped or failed."""
+    launch = json.loads((run.path / LAUNCH_FILE).read_text(encoding="utf-8"))
+    recipe = load_recipe(str(run.resolved_path)).recipe
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = choose_device(recipe.launch.device, local_rank)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if device.type == "cpu":
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(recipe.launch.threads or max(1, cores // world))
+    ranks = join(device, timeout_s=recipe.launch.timeout_s)
+    try:
+        with EventWriter(run.log_path(ranks.rank)) as writer:
+            _train(run, recipe, ranks, writer, launch, stop)
+    finally:
+        leave(ranks)
+
+
+def _train(
+    run: RunDir,
+    recipe: Recipe,
+    ranks: Ranks,
+    writer: EventWriter,
+    launch: dict[str, Any],
+    stop: StopRequest,
+) -> None:
+    job = build_job(recipe, ranks, data_root=Path(launch["data_root"]))
+    facts = {"schema": SCHEMA, "run": run.path.name, "rank": ranks.rank, "world": ranks.world}
+    writer.write("head", **facts, attempt=launch["attempt"], **run_facts(job))
+    heartbeat = _Heartbeat(run, ranks, job)
+
+    def emit(kind: str, **fields: Any) -> None:
+        # Reduced numbers are the same on every rank; the others log only their own times.
+        if kind == "step" and not ranks.is_first:
+            fields = {k: fields[k] for k in ("step", "epoch", "n", "ms")}
+        if kind in ("step", "epoch", "event") and (ranks.is_first or kind == "step"):
+            writer.write(kind, **fields)
+        heartbeat.beat()
+
+    status, reason = "failed", ""
+    with EventWriter(run.system_log_path(ranks.rank)) as system_log:
+        sampler = SystemSampler(lambda **f: system_log.write("sys", **f), recipe.log.system_every_s)
+        sampler.start()
+        try:
+            fit(
+                job,
+                emit=emit,
+                checkpoints=run.ckpt_dir,
+                stop=stop,
+                is_resumed=bool(launch["is_resumed"]),
+            )
+            status = "done"
+        except MmtoolError as error:
+            status = "stopped" if error.exit_code == 75 else "failed"
+            reason = error.what
+            raise
+        finally:
+            sampler.stop()
+            writer.write("end", status=status, reason=reason)
+            job.close()
+
+
+class _Heartbeat:
+    """Keeps step and epoch in status.json fresh, at most every two seconds."""
+
+    def __init__(self, run: RunDir, ranks: Ranks, job: Job) -> None:
+        self._run, self._job = run, job
+        self._is_first = ranks.is_first
+        self._next = 0.0
+
+    def beat(self) -> None:
+        """Write the progress if it is time."""
+        now = time.monotonic()
+        if not self._is_first or now < self._next:
+            return
+        self._next = now + _HEARTBEAT_S
+        progress = self._job.progress
+        self._run.write_status(step=progress.step, epoch=progress.epoch)
+
+
+def main() -> None:
+    """Run one rank as its own process and report an error as JSON for the launcher."""
+    run = RunDir(Path(sys.argv[1]))
+    code, error = 0, None
+    with StopRequest() as stop:
+        try:
+            run_rank(run, stop)
+        except MmtoolError as err:
+            code, error = err.exit_code, {**err.as_dict(), "trace": ""}
+        except Exception as err:  # noqa: BLE001 - the edge of this process
+            code = 70
+            error = {"kind": type(err).__name__, "what": str(err), "trace": traceback.format_exc()}
+    if error is not None:
+        rank = os.environ.get("RANK", "0")
+        target = run.path / f"error.rank{rank}.json"
+        target.write_text(json.dumps({**error, "time": time.time()}), encoding="utf-8")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

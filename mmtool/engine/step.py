@@ -1,0 +1,232 @@
+"""THE training step: every method, any number of ranks and micro-batches goes through here.
+
+    for sub in plan_step:                      usually one
+        for each micro-batch:  encode -> edit_features -> fuse -> losses -> backward
+        sum gradients and statistics over ranks
+        edit_grads -> clip -> finite check -> optimiser
+    end_step
+
+Nothing here reads a device value back to the host.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mmtool.data.loader import LoadedShare
+from mmtool.engine.build import Job
+from mmtool.engine.grads import total_norm
+from mmtool.engine.optim import step_if_finite
+from mmtool.engine.timing import PhaseClock
+from mmtool.methods._base import StepContext, cross_entropy
+from mmtool.types import PROBE_GROUP, Batch, Modality, Outputs, SubStep
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Sums over the micro-batches of one sub-step, later over ranks."""
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, name: str, value: Tensor) -> None:
+        value = value.detach().float() if value.dtype != torch.float64 else value.detach()
+        self.values[name] = self.values[name] + value if name in self.values else value.clone()
+
+    def section(self, prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in self.values.items() if k.startswith(prefix)}
+
+
+def train_step(
+    job: Job, share: LoadedShare, ctx: StepContext, clock: PhaseClock, *, is_stopping: bool
+) -> bool:
+    """Train on one global batch; give whether any rank was asked to stop."""
+    stop_anywhere = is_stopping
+    job.model.train()
+    for sub in job.method.plan_step(ctx) or (job.joint_step,):
+        ctx.sub = sub
+        sums = _Sums()
+        _clear_gradients(job)
+        terms_by_name: dict[str, list[Tensor | None]] = {}
+        for batch in share.batches:
+            with clock.phase("forward"):
+                outputs, encoded, terms = _forward(job, batch, sub, ctx)
+                _count(job, sums, outputs, encoded, terms, batch, ctx)
+            with clock.phase("backward"):
+                _backward(job, terms, encoded, batch, share.global_size, ctx, terms_by_name)
+        with clock.phase("sync"):
+            _restore_combined(job, terms_by_name, ctx)
+            (stop_anywhere,) = job.sync.reduce(sums.values, [stop_anywhere])
+        with clock.phase("optimizer"):
+            _publish(sums, ctx, share.global_size)
+            _update(job, sub, sums, ctx, share.global_size)
+            is_good = ctx.metrics["skipped"] == 0
+            present = sums.values["present"] * is_good
+            job.model.update_feature_means(sums.section("feature."), present)
+    job.method.end_step(ctx)
+    return stop_anywhere
+
+
+def _forward(
+    job: Job, batch: Batch, sub: SubStep, ctx: StepContext
+) -> tuple[Outputs, dict[Modality, Tensor], dict[str, Tensor]]:
+    """Encode, edit, fuse; losses are computed in float32 outside autocast."""
+    model, method = job.model, job.method
+    if sub.modalities != batch.modalities:
+        batch = batch.only(sub.modalities)
+    with job.precision.autocast():
+        encoded = model.encode(batch)
+        edited = method.edit_features(dict(encoded), batch, ctx)
+        logits = model.fuse(edited)
+        unimodal = {}
+        if method.needs.unimodal != "none":
+            unimodal = model.unimodal(encoded, trained=method.needs.trains_heads)
+    outputs = Outputs(edited, logits.float(), {m: z.float() for m, z in unimodal.items()})
+    return outputs, encoded, method.losses(outputs, batch, ctx)
+
+
+def _count(
+    job: Job,
+    sums: _Sums,
+    outputs: Outputs,
+    encoded: dict[Modality, Tensor],
+    terms: Mapping[str, Tensor],
+    batch: Batch,
+    ctx: StepContext,
+) -> None:
+    """Add what the log and the method need to know over all ranks."""
+    for name, term in terms.items():
+        value = _weighted(term, batch).sum() if term.dim() else term / job.ranks.world
+        sums.add(f"term.{name}", value)
+    for name, value in job.method.statistics(outputs, batch, ctx).items():
+        sums.add(f"stat.{name}", value)
+    feature_sums, present = job.model.feature_sums(encoded, batch)
+    for modality, value in feature_sums.items():
+        sums.add(f"feature.{modality}", value)
+    sums.add("present", present)
+    weight = batch.weight
+    count = batch.label.new_full((), batch.size, dtype=torch.float32)
+    sums.add("weight", count if weight is None else weight.sum())
+
+
+def _weighted(term: Tensor, batch: Batch) -> Tensor:
+    return term if batch.weight is None else term * batch.weight
+
+
+def _backward(
+    job: Job,
+    terms: Mapping[str, Tensor],
+    encoded: dict[Modality, Tensor],
+    batch: Batch,
+    global_size: int,
+    ctx: StepContext,
+    collected: dict[str, list[Tensor | None]],
+) -> None:
+    """Differentiate the local sum over the global count, so that ranks simply add up."""
+    share = {
+        name: _weighted(t, batch).sum() / global_size if t.dim() else t / job.ranks.world
+        for name, t in terms.items()
+    }
+    wanted = job.method.needs.term_gradients
+    if wanted:
+        _collect_per_term(job, share, wanted, collected)
+    else:
+        job.precision.scaled(job.method.compose(share, ctx)).backward()
+    probes = job.model.probe(encoded)
+    if probes:
+        losses = [_weighted(cross_entropy(z, batch.label), batch).sum() for z in probes.values()]
+        (torch.stack(losses).sum() / global_size).backward()
+
+
+def _collect_per_term(
+    job: Job,
+    share: Mapping[str, Tensor],
+    wanted: tuple[str, ...],
+    collected: dict[str, list[Tensor | None]],
+) -> None:
+    """Differentiate each named loss on its own and add up its gradients over micro-batches."""
+    parameters = [p for name in job.gradients.names() for _, p in job.groups[name]]
+    for name in wanted:
+        scaled = job.precision.scaled(share[name])
+        grads = torch.autograd.grad(scaled, parameters, retain_graph=True, allow_unused=True)
+        before = collected.get(name, [None] * len(parameters))
+        collected[name] = [
+            b if g is None else g if b is None else b + g
+            for b, g in zip(before, grads, strict=True)
+        ]
+
+
+def _restore_combined(
+    job: Job, collected: dict[str, list[Tensor | None]], ctx: StepContext
+) -> None:
+    """Reduce per-loss gradients over ranks and let the method combine them, group by group."""
+    if not collected:
+        return
+    offset = 0
+    for group in job.gradients.names():
+        parameters = [p for _, p in job.groups[group]]
+        by_term = {
+            name: [
+                torch.zeros_like(p) if g is None else g
+                for p, g in zip(
+                    parameters, grads[offset : offset + len(parameters)], strict=True
+                )
+            ]
+            for name, grads in sorted(collected.items())
+        }
+        for grads in by_term.values():
+            job.ranks.sum_many_(grads)
+        combined = job.method.combine(group, by_term, ctx)
+        for parameter, gradient in zip(parameters, combined, strict=True):
+            # The sum over ranks that follows must leave the combined gradient as it is.
+            parameter.grad = gradient / job.ranks.world
+        offset += len(parameters)
+
+
+def _publish(sums: _Sums, ctx: StepContext, global_size: int) -> None:
+    """Hand reduced statistics to the method and reduced losses to the log."""
+    ctx.stats = sums.section("stat.")
+    ctx.count = sums.values["weight"]
+    for name, value in sums.section("term.").items():
+        ctx.log("terms", value / global_size, name)
+
+
+def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: int) -> None:
+    """Edit, clip, check and apply the reduced gradients of the sub-step's groups."""
+    gradients, config = job.gradients, job.recipe.train
+    for name in gradients.names():
+        if name not in sub.groups:
+            for _, parameter in job.groups[name]:
+                parameter.grad = None
+    trained = gradients.trained()
+    tensors = [p.grad for p in trained if p.grad is not None]
+    job.precision.unscale_(tensors)
+    if ctx.is_weighted or "weight" in ctx.stats:
+        effective = ctx.stats.get("weight", sums.values["weight"])
+        torch._foreach_mul_(tensors, global_size / effective.clamp_min(1e-12))
+    for name in sub.groups:
+        ctx.log("gnorm", gradients.norm(name), name)
+    gradients.generator = ctx.generator
+    gradients.forget_edits()
+    job.method.edit_grads(gradients, ctx)
+    norm = total_norm(tensors, job.device)
+    gradients.apply_edits()
+    is_bad = ~torch.isfinite(norm)
+    if config.clip_norm is not None:
+        edited_norm = total_norm(tensors, job.device)
+        torch._foreach_mul_(tensors, (config.clip_norm / (edited_norm + 1e-6)).clamp(max=1.0))
+    remembered = gradients.begin_updates()
+    step_if_finite(job.optimizer, is_bad)
+    gradients.finish_updates(remembered)
+    if job.probe_optimizer is not None and job.groups.get(PROBE_GROUP):
+        step_if_finite(job.probe_optimizer, is_bad)
+    job.precision.update(is_bad.float())
+    ctx.log("gnorm", norm)
+    ctx.log("skipped", is_bad.float())
+
+
+def _clear_gradients(job: Job) -> None:
+    for members in job.groups.values():
+        for _, parameter in members:
+            parameter.grad = None

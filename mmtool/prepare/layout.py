@@ -1,0 +1,105 @@
+"""From the spec of a column to its place in the store, and from a decoded array to its sample."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+
+from mmtool.errors import WorkFailed
+from mmtool.prepare.api import AudioSpec, Column, FramesSpec, SeriesSpec, TextSpec
+from mmtool.store.columns import AnyArray
+from mmtool.store.schema import ColumnInfo
+
+SILENCE_PEAK = 3
+"""Largest int16 amplitude that counts as silence: 1e-4 of full scale."""
+
+
+class UnfitSample(Exception):  # noqa: N818 - a reason to skip a clip, not a failure of the run
+    """A decoded sample that the column cannot hold."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def column_info(column: Column, *, num_channels: int, finished: bool) -> ColumnInfo:
+    """Give the layout of a column; only a series needs `num_channels`, found by decoding some."""
+    spec = column.spec
+    transform: dict[str, Any] = {"spec": type(spec).__name__, **asdict(spec), "finish": finished}
+    common: dict[str, Any] = {"modality": column.modality, "transform": transform}
+    if isinstance(spec, AudioSpec):
+        if spec.feature is None:
+            return ColumnInfo(
+                kind="wave", dtype="int16", shape=(), ragged=True, rate_hz=spec.rate_hz, **common
+            )
+        shape = (1, spec.feature.num_mels, spec.feature.num_frames)
+        return ColumnInfo(
+            kind="spectrogram",
+            dtype="float16",
+            shape=shape,
+            ragged=False,
+            rate_hz=spec.rate_hz,
+            **common,
+        )
+    if isinstance(spec, FramesSpec):
+        frame = (spec.channels, spec.height, spec.width)
+        shape = frame if spec.num_frames == 1 else (spec.num_frames, *frame)
+        return ColumnInfo(kind="frames", dtype="uint8", shape=shape, ragged=False, **common)
+    if isinstance(spec, SeriesSpec):
+        shape = (num_channels,)
+        return ColumnInfo(kind="series", dtype=spec.dtype, shape=shape, ragged=True, **common)
+    if isinstance(spec, TextSpec):
+        return ColumnInfo(kind="tokens", dtype="int32", shape=(), ragged=True, **common)
+    raise TypeError(f"unknown spec {spec!r}")
+
+
+def as_sample(name: str, column: ColumnInfo, array: AnyArray) -> AnyArray:
+    """Give the array as the column stores it, or raise `UnfitSample`."""
+    wanted = np.dtype(column.dtype)
+    if column.kind in ("series", "spectrogram"):
+        if array.dtype.kind not in "fiu":
+            raise _wrong_dtype(name, column, array)
+        with np.errstate(over="ignore"):
+            array = array.astype(wanted, copy=False)
+        if not np.isfinite(array).all():
+            raise UnfitSample("not-finite", f"{name} holds NaN or infinity as {column.dtype}")
+    elif array.dtype != wanted:
+        raise _wrong_dtype(name, column, array)
+    if column.kind == "frames" and array.ndim == len(column.shape) + 1 and array.shape[0] == 1:
+        array = array[0]
+    if column.ragged and array.ndim == len(column.shape) + 1 and len(array) == 0:
+        raise UnfitSample("empty", f"{name} has no samples")
+    shape = array.shape[1:] if column.ragged else array.shape
+    if array.ndim != len(column.shape) + column.ragged or shape != column.shape:
+        found = list(array.shape)
+        raise UnfitSample("wrong-shape", f"{name} is {found}, the others {list(column.shape)}")
+    return array
+
+
+def flags_of(column: ColumnInfo, array: AnyArray) -> list[str]:
+    """Give what is odd about a sample that is nevertheless kept."""
+    if column.kind == "wave":
+        silent = int(array.max()) == int(array.min()) or (
+            int(array.max()) <= SILENCE_PEAK and int(array.min()) >= -SILENCE_PEAK
+        )
+        return ["silent"] if silent else []
+    if column.kind == "tokens":
+        return []
+    return ["constant"] if (array == array.flat[0]).all() else []
+
+
+def estimated_bytes(column: ColumnInfo, mean_length: Mapping[str, float], name: str) -> float:
+    """Give the bytes of an average sample."""
+    per_step = float(np.dtype(column.dtype).itemsize * np.prod(column.shape, dtype=np.int64))
+    return per_step * (mean_length.get(name, 0.0) + 8 if column.ragged else 1)
+
+
+def _wrong_dtype(name: str, column: ColumnInfo, array: AnyArray) -> WorkFailed:
+    kind: Literal["finish of the preparer", "decoder"] = (
+        "finish of the preparer" if column.transform.get("finish") else "decoder"
+    )
+    return WorkFailed(
+        f"column {name!r} holds {column.dtype}, but the {kind} gave {array.dtype}",
+        fix=f"return {column.dtype} for {name!r}",
+    )

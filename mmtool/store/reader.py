@@ -1,0 +1,211 @@
+"""Open a prepared dataset, refuse a damaged one, and read rows from it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from mmtool.errors import StoreError, UnknownName
+from mmtool.store.columns import AnyArray, FixedColumn, RaggedColumn
+from mmtool.store.files import LocalShards, ShardSource, sha256_of
+from mmtool.store.index import Index, IntArray, read_index
+from mmtool.store.schema import (
+    MANIFEST_NAME,
+    PARTIAL_SUFFIX,
+    ColumnInfo,
+    FileInfo,
+    Manifest,
+    parse_manifest,
+)
+from mmtool.text import human_bytes, suggestion
+
+Verify: TypeAlias = Literal["size", "full", "auto"]
+_FULL_BELOW_BYTES = 256 << 20
+_REBUILD = "prepare the dataset again: mmtool prepare NAME --overwrite"
+
+
+class Store:
+    """A prepared dataset: facts in memory, arrays memory-mapped when first asked for."""
+
+    def __init__(self, path: Path, manifest: Manifest, index: Index, source: ShardSource) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.index = index
+        self._source = source
+        self._open: dict[str, FixedColumn | RaggedColumn] = {}
+        self._closed = False
+
+    @property
+    def hash(self) -> str:
+        """Identity of the content."""
+        return self.manifest.hash
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self.manifest.classes
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities in sorted order: the columns of `index.present`."""
+        return self.manifest.modalities
+
+    @property
+    def columns(self) -> Mapping[str, ColumnInfo]:
+        """Column facts by name."""
+        return MappingProxyType(dict(self.manifest.columns))
+
+    @property
+    def default_columns(self) -> Mapping[str, str]:
+        """Modality -> the column that stands for it unless a recipe says otherwise."""
+        found: dict[str, str] = {}
+        for name, column in self.manifest.columns.items():
+            found.setdefault(column.modality, name)
+        return MappingProxyType(found)
+
+    def gather(
+        self, column: str, rows: IntArray, out: AnyArray | None = None
+    ) -> tuple[AnyArray, IntArray | None]:
+        """Copy rows of a column in the order given, into `out` where one is given.
+
+        Ragged columns come zero-padded as [batch, step, ...] with their lengths, cut to the width
+        of `out`; without `out` they are as wide as the longest of these rows.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        opened = self._column(column)
+        num_rows = self.manifest.num_rows
+        if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= num_rows):
+            raise IndexError(f"rows of {self.path} are 0..{num_rows - 1}")
+        if isinstance(opened, RaggedColumn):
+            if rows.size == 0:
+                return _nothing(opened.info, out), np.zeros(0, dtype=np.int64)
+            return opened.gather(rows, out)
+        if rows.size == 0:
+            return _nothing(opened.info, out), None
+        return opened.gather(rows, out), None
+
+    def lengths(self, column: str) -> IntArray:
+        """Give the length in time steps of every row of a ragged column."""
+        opened = self._column(column)
+        if isinstance(opened, FixedColumn):
+            raise StoreError(
+                f"column {column!r} has no lengths",
+                where=str(self.path),
+                why=f"every sample of it has the shape {list(opened.info.shape)}",
+            )
+        return opened.lengths
+
+    def row_nbytes(self, column: str) -> int:
+        """Give the bytes of one sample; of the longest one where lengths vary."""
+        info = self._info(column)
+        steps = info.max_length or 0 if info.ragged else 1
+        return int(np.dtype(info.dtype).itemsize * np.prod(info.shape, dtype=np.int64)) * steps
+
+    def nbytes(self) -> int:
+        """Give the size of all arrays on disk."""
+        return sum(file.bytes for file in self.manifest.files())
+
+    def close(self) -> None:
+        """Let go of the mapped files."""
+        self._open.clear()
+        self._closed = True
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _info(self, column: str) -> ColumnInfo:
+        known = self.manifest.columns
+        if column not in known:
+            raise UnknownName(
+                f"this dataset has no column named {column!r}",
+                where=str(self.path),
+                why=f"it has {', '.join(known)}",
+                fix=suggestion(column, known),
+            )
+        return known[column]
+
+    def _column(self, name: str) -> FixedColumn | RaggedColumn:
+        if self._closed:
+            raise StoreError("this dataset was closed", where=str(self.path))
+        if name not in self._open:
+            info = self._info(name)
+            kind = RaggedColumn if info.ragged else FixedColumn
+            self._open[name] = kind(name, info, self.manifest.shards, self._source)
+        return self._open[name]
+
+
+def _nothing(info: ColumnInfo, out: AnyArray | None) -> AnyArray:
+    if out is not None:
+        return out
+    steps = (0,) if info.ragged else ()
+    return np.zeros((0, *steps, *info.shape), dtype=info.dtype)
+
+
+def open_store(path: Path, *, verify: Verify = "auto", shards: ShardSource | None = None) -> Store:
+    """Open a prepared dataset after checking that its files are whole.
+
+    `verify` "size" compares sizes, "full" checksums too, and "auto" takes checksums where they are
+    quick: below 256 MiB.
+    """
+    manifest = read_manifest(path)
+    source = shards or LocalShards(path)
+    total = sum(file.bytes for file in manifest.files())
+    full = verify == "full" or (verify == "auto" and total < _FULL_BELOW_BYTES)
+    for file in manifest.files():
+        check_file(source, file, full=full)
+    index = read_index(source.path(manifest.index.name), manifest.default_protocol)
+    if index.num_rows != manifest.num_rows:
+        raise StoreError(
+            f"the index has {index.num_rows} rows, the shards {manifest.num_rows}",
+            where=str(path),
+            fix=_REBUILD,
+        )
+    return Store(path, manifest, index, source)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a store folder, or say why the folder is not a usable store."""
+    file = path / MANIFEST_NAME
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    if path.name.endswith(PARTIAL_SUFFIX) or (not file.is_file() and partial.is_dir()):
+        raise StoreError(
+            "this dataset is not finished",
+            where=str(path if path.name.endswith(PARTIAL_SUFFIX) else partial),
+            why="prepare was interrupted or is still running",
+            fix="run the same `mmtool prepare` command again; finished shards are kept",
+        )
+    if not file.is_file():
+        raise StoreError(
+            "there is no prepared dataset here",
+            where=str(path),
+            why=f"{MANIFEST_NAME} is missing" if path.is_dir() else "the folder does not exist",
+            fix="name a folder written by `mmtool prepare`, or run: mmtool prepare NAME",
+        )
+    return parse_manifest(file.read_text(encoding="utf-8", errors="replace"), str(file))
+
+
+def check_file(source: ShardSource, file: FileInfo, *, full: bool) -> None:
+    """Refuse a file that is missing, of another size or (when `full`) of other content."""
+    path = source.path(file.name)
+    if not path.is_file():
+        raise StoreError("a file of this dataset is missing", where=str(path), fix=_REBUILD)
+    size = path.stat().st_size
+    if size != file.bytes:
+        raise StoreError(
+            f"a file of this dataset has {human_bytes(size)} instead of {human_bytes(file.bytes)}",
+            where=str(path),
+            why=f"{size} bytes found, {file.bytes} expected: it was cut short or overwritten",
+            fix=_REBUILD,
+        )
+    if full and sha256_of(path) != file.sha256:
+        raise StoreError(
+            "a file of this dataset has changed since it was written",
+            where=str(path),
+            why="its SHA-256 differs from the one in the manifest",
+            fix=_REBUILD,
+        )
