@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -94,11 +94,13 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     run.__signature__ = inspect.Signature([*keyword_only, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in (*keyword_only, *shared)}
-    del run.__wrapped__  # type: ignore[attr-defined]
+    del run.__wrapped__
     return run
 
 
-def refuse_together(given: dict[str, object], *, why: str = "one of them would do nothing") -> None:
+def refuse_together(
+    given: Mapping[str, object], *, why: str = "one of them would do nothing"
+) -> None:
     """Refuse options of which only one can have an effect."""
     present = [name for name, value in given.items() if value]
     if len(present) > 1:
@@ -110,7 +112,7 @@ def refuse_together(given: dict[str, object], *, why: str = "one of them would d
         )
 
 
-def refuse_with(option: str, others: dict[str, object], *, why: str) -> None:
+def refuse_with(option: str, others: Mapping[str, object], *, why: str) -> None:
     """Refuse options that have no effect beside `option`."""
     useless = [name for name, value in others.items() if value not in (None, False, [], ())]
     if useless:

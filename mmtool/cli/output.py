@@ -31,6 +31,7 @@ GLYPHS = {
 }
 _ASCII = {ord(glyph): plain for glyph, plain in GLYPHS.values()}
 _ASCII |= dict(zip(map(ord, "▁▂▃▄▅▆▇"), "__..--=", strict=True))
+PAGE_WIDTH = 100
 READER_GONE = 141
 """Exit code when stdout was closed by its reader: 128 + SIGPIPE."""
 
@@ -165,6 +166,11 @@ class Output:
         if not self.quiet:
             self._note("hint: ", "cyan", text)
 
+    def note(self, text: str) -> None:
+        """Say what was decided on the way."""
+        if not self.quiet:
+            self._note("note: ", "cyan", text)
+
     def warning(self, text: str) -> None:
         """Say that something deserves a look although the work goes on."""
         if not self.quiet:
@@ -207,6 +213,22 @@ class Output:
         if color in ("bold", "dim"):
             return typer.style(text, bold=color == "bold", dim=color == "dim")
         return typer.style(text, fg=color, bold=True)
+
+    def is_colored(self) -> bool:
+        """Tell whether the result is to be coloured."""
+        return wants_color(self.color, self._stdout, self._environ)
+
+    def is_unicode(self) -> bool:
+        """Tell whether the result may hold blocks and arrows."""
+        return self.glyph("block") == GLYPHS["block"][0]
+
+    def width(self) -> int:
+        """Give the columns of the terminal, or of a page where there is none."""
+        return shutil.get_terminal_size().columns if self._stdout.isatty() else PAGE_WIDTH
+
+    def stdout_is_terminal(self) -> bool:
+        """Tell whether the result is read by a person who can see it redrawn."""
+        return self._stdout.isatty() and self._environ.get("TERM") != "dumb"
 
     def stderr_is_terminal(self) -> bool:
         """Tell whether a bar can be redrawn in place."""

@@ -164,10 +164,9 @@ class Stage:
 class TrainDisplay:
     """Draw a training run from the events of its rank 0."""
 
-    def __init__(self, output: Output, title: str, on_head: Callable[[Event], None]) -> None:
+    def __init__(self, output: Output, title: str) -> None:
         self._output = output
         self._title = title
-        self._on_head = on_head
         self._stage: Stage | None = None
         self._epochs = 0
         self._clips_per_s = 0.0
@@ -193,7 +192,6 @@ class TrainDisplay:
             self._stage = None
 
     def _head(self, event: Event) -> None:
-        self._on_head(event)
         self._epochs = int(event.get("epochs") or 0)
         total = self._epochs * int(event.get("steps_per_epoch") or 0)
         self.close()

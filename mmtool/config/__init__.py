@@ -1,0 +1,1 @@
+"""Recipe text to frozen, checked models; every problem with its line and column."""

@@ -132,17 +132,18 @@ class Loader:
         slot.rows = self._host(rows)
         slot.weight = None if visits.weight is None else self._host(visits.weight)
         for modality in self.dataset.modalities:
-            column = store.columns[self.dataset.columns[modality]]
+            name = self.dataset.columns[modality]
+            column = store.columns[name]
             shape = (len(rows), *column.shape)
             if column.ragged:
-                longest = max(1, int(store.lengths(column.name)[rows].max(initial=1)))
+                longest = max(1, int(store.lengths(name)[rows].max(initial=1)))
                 shape = (len(rows), longest, *column.shape)
             out = self._buffer(slot, modality, shape, np.dtype(column.dtype))
             try:
-                _, lengths = store.gather(column.name, rows, out.numpy())
+                _, lengths = store.gather(name, rows, out.numpy())
             except (OSError, ValueError) as err:
                 raise WorkFailed(
-                    f"reading column {column.name!r} of {store.path} failed: {err}",
+                    f"reading column {name!r} of {store.path} failed: {err}",
                     fix=f"prepare the dataset again, or check the disk of {store.path}",
                 ) from err
             slot.filled[modality] = out

@@ -1,0 +1,1 @@
+"""From a run directory to findings: metrics, rules and reports, without torch."""

@@ -68,7 +68,7 @@ class Run:
     def finished(self) -> bool:
         """Whether the run reached its end by itself."""
         end = self.tables.end or {}
-        return end.get("status", self.tables.status.get("state")) == "done"
+        return bool(end.get("status", self.tables.status.get("state")) == "done")
 
     def option(self, *keys: str) -> Any:
         """Give one value of the resolved recipe, or None."""

@@ -88,7 +88,7 @@ def _train_epoch(run: Fit) -> None:
         _shares(job, visits, steps_per_epoch), epoch=progress.epoch
     )
     for loaded in loaded_shares:
-        should_stop = _run_step(run, loaded, steps_per_epoch, is_weighted=is_weighted)
+        should_stop = run_step(run, loaded, steps_per_epoch, is_weighted=is_weighted)
         progress.step += 1
         progress.step_in_epoch += 1
         is_epoch_done = progress.step_in_epoch == steps_per_epoch
@@ -134,7 +134,10 @@ def _shares(job: Job, visits: Visits, steps_per_epoch: int) -> Iterator[Share]:
         )
 
 
-def _run_step(run: Fit, loaded: LoadedShare, steps_per_epoch: int, *, is_weighted: bool) -> bool:
+def run_step(
+    run: Fit, loaded: LoadedShare, steps_per_epoch: int, *, is_weighted: bool = False
+) -> bool:
+    """Run one step with its learning rate, random numbers and timing; give whether to stop."""
     job, progress, clock = run.job, run.job.progress, run.metrics.clock
     config = job.recipe.train
     # Everything random in a step is a function of the step, so a resume needs no generator state;

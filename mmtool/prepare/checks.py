@@ -110,8 +110,9 @@ def _check_leaks(clips: Sequence[Clip], protocols: Sequence[str], where: str) ->
         for protocol in protocols if len(sharing) > 1 else ():
             first = next((clip for clip in sharing if protocol in clip.split), None)
             for clip in sharing:
-                if first is None or clip.split.get(protocol, first.split[protocol]) == (
-                    first.split[protocol]
+                if (
+                    first is None
+                    or clip.split.get(protocol, first.split[protocol]) == (first.split[protocol])
                 ):
                     continue
                 raise SourceError(

@@ -33,22 +33,22 @@ def column_info(column: Column, *, num_channels: int, finished: bool) -> ColumnI
             return ColumnInfo(
                 kind="wave", dtype="int16", shape=(), ragged=True, rate_hz=spec.rate_hz, **common
             )
-        shape = (1, spec.feature.num_mels, spec.feature.num_frames)
         return ColumnInfo(
             kind="spectrogram",
             dtype="float16",
-            shape=shape,
+            shape=(1, spec.feature.num_mels, spec.feature.num_frames),
             ragged=False,
             rate_hz=spec.rate_hz,
             **common,
         )
     if isinstance(spec, FramesSpec):
-        frame = (spec.channels, spec.height, spec.width)
+        frame: tuple[int, ...] = (spec.channels, spec.height, spec.width)
         shape = frame if spec.num_frames == 1 else (spec.num_frames, *frame)
         return ColumnInfo(kind="frames", dtype="uint8", shape=shape, ragged=False, **common)
     if isinstance(spec, SeriesSpec):
-        shape = (num_channels,)
-        return ColumnInfo(kind="series", dtype=spec.dtype, shape=shape, ragged=True, **common)
+        return ColumnInfo(
+            kind="series", dtype=spec.dtype, shape=(num_channels,), ragged=True, **common
+        )
     if isinstance(spec, TextSpec):
         return ColumnInfo(kind="tokens", dtype="int32", shape=(), ragged=True, **common)
     raise TypeError(f"unknown spec {spec!r}")

@@ -57,9 +57,7 @@ class Plan:
             {
                 "clips": [_facts(clip) for clip in self.clips[first:last]],
                 "fingerprints": [dict(found) for found in self.fingerprints[first:last]],
-                "columns": {
-                    name: [c.dtype, c.shape, c.transform] for name, c in columns.items()
-                },
+                "columns": {name: [c.dtype, c.shape, c.transform] for name, c in columns.items()},
                 "options": options_json(self.options),
                 "preparer": self.preparer.code_digest(),
                 **more,

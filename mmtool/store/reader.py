@@ -34,6 +34,7 @@ class Store:
         self.manifest = manifest
         self.index = index
         self._source = source
+        self._columns = MappingProxyType(dict(manifest.columns))
         self._open: dict[str, FixedColumn | RaggedColumn] = {}
         self._closed = False
 
@@ -55,7 +56,7 @@ class Store:
     @property
     def columns(self) -> Mapping[str, ColumnInfo]:
         """Column facts by name."""
-        return MappingProxyType(dict(self.manifest.columns))
+        return self._columns
 
     @property
     def default_columns(self) -> Mapping[str, str]:

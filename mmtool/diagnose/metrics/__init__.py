@@ -1,0 +1,1 @@
+"""Numbers computed from a run log: balance, step timing, system, curves."""

@@ -132,7 +132,9 @@ def compute_balance(
         chance=run.chance,
         fused=None if acc is None else wilson(acc, n),
         modalities=tuple(
-            _modality(name, per_modality.get(name, {}), n, shares, per_modality, references.get(name))
+            _modality(
+                name, per_modality.get(name, {}), n, shares, per_modality, references.get(name)
+            )
             for name in run.modalities
         ),
         num_epochs=len(epochs),

@@ -1,0 +1,1 @@
+"""One file per rule; its docstring is what `mmtool list rules NAME` prints."""

@@ -1,0 +1,195 @@
+"""`mmtool prepare`: a raw release becomes a store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmtool.cli.options import (
+    DataRootOption,
+    DatasetArgument,
+    DryRunOption,
+    command,
+    refuse_together,
+)
+from mmtool.cli.output import Output
+from mmtool.cli.progress import Stage
+from mmtool.errors import DatasetNotPrepared, RequestError
+from mmtool.paths import data_root as find_data_root
+
+if TYPE_CHECKING:
+    from mmtool.config.load import Loaded
+    from mmtool.prepare.request import PrepareResult, Progress
+
+SCHEMA = "mmtool.prepare/1"
+
+
+@command
+def prepare(
+    output: Output,
+    name: DatasetArgument,
+    source: Annotated[
+        Path | None,
+        typer.Option("--source", metavar="DIR", help="The raw release; else bundled samples."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The store; else under data root.")
+    ] = None,
+    data_root: DataRootOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Threads; else one per core."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N clips.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a store that is already there.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="An option of the dataset."),
+    ] = None,
+    allow_leak: Annotated[
+        bool,
+        typer.Option("--allow-leak", help="Accept splits that share speakers or source files."),
+    ] = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Turn a raw release into a store; prints its path.
+
+    \b
+    mmtool prepare cremad --source ~/CREMA-D
+    mmtool prepare cremad --source ~/CREMA-D --dry-run
+    mmtool prepare avmnist -s seed=1
+    """
+    refuse_together({"--out": out, "--data-root": data_root})
+    refuse_together({"--overwrite": overwrite, "--dry-run": dry_run})
+    result = prepare_store(
+        output,
+        name,
+        source=source,
+        out=out,
+        data_root=find_data_root(data_root),
+        workers=workers,
+        limit=limit,
+        overwrite=overwrite,
+        options=parse_settings(settings or ()),
+        dry_run=dry_run,
+        allow_leak=allow_leak,
+    )
+    data = {
+        "path": result.path,
+        "hash": result.hash,
+        "seconds": result.seconds,
+        "dry_run": dry_run,
+        "report": result.report,
+    }
+    output.result(SCHEMA, data, str(result.path))
+
+
+def prepare_store(
+    output: Output,
+    name: str,
+    *,
+    data_root: Path,
+    source: Path | None = None,
+    out: Path | None = None,
+    workers: int | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+    options: dict[str, str] | None = None,
+    dry_run: bool = False,
+    allow_leak: bool = False,
+) -> "PrepareResult":
+    """Prepare one dataset and tell about it on stderr; gives what the pipeline returns."""
+    from mmtool.prepare.loader import load_preparer
+    from mmtool.prepare.pipeline import prepare as run_pipeline
+    from mmtool.prepare.request import PrepareRequest
+    from mmtool.prepare.summary import summary_lines
+
+    preparer = load_preparer(name)
+    for label, field in (
+        ("dataset", "TITLE"),
+        ("licence", "LICENCE"),
+        ("source", "SOURCE"),
+        ("cite", "CITATION"),
+    ):
+        output.info(f"{label + ':':<9}{preparer.text(field)}")
+    request = PrepareRequest(
+        preparer=name,
+        source=source,
+        out=out or data_root / preparer.name,
+        workers=workers or 0,
+        limit=limit,
+        overwrite=overwrite,
+        options=options or {},
+        dry_run=dry_run,
+        allow_leak=allow_leak,
+    )
+    with Stage(output, f"prepare {preparer.name}") as stage:
+
+        def show(progress: "Progress") -> None:
+            stage.update(progress.done, progress.total, note=_note(progress))
+
+        result = run_pipeline(request, show)
+    for line in summary_lines(result.report):
+        output.info(line)
+    return result
+
+
+def _note(progress: "Progress") -> str:
+    parts: list[str] = [progress.stage]
+    if progress.clips_per_s:
+        parts.append(f"{progress.clips_per_s:,.1f} clips/s")
+    if progress.skipped:
+        parts.append(f"{progress.skipped:,} skipped")
+    return "  ".join(parts)
+
+
+def ensure_prepared(
+    output: Output, loaded: "Loaded", data_root: Path, *, dry_run: bool = False
+) -> None:
+    """Prepare the recipe's dataset if its store is missing and its data comes with mmtool.
+
+    Any other missing store is left to the engine, which knows how to explain it.
+    """
+    from mmtool import registry
+    from mmtool.data.dataset import locate_store
+    from mmtool.prepare.loader import load_preparer
+
+    name = loaded.recipe.data.dataset
+    store = locate_store(loaded.recipe.data, data_root)
+    if store.exists() or store.parent != data_root or name not in registry.names("datasets"):
+        return
+    if load_preparer(name).bundled is None:
+        return
+    if dry_run:
+        raise DatasetNotPrepared(
+            f"dataset {name!r} is not prepared: there is no {store}",
+            why="a dry run writes nothing; a real run would prepare it from the bundled samples",
+            fix=f"mmtool prepare {name} --data-root {data_root}",
+        )
+    output.info(f"dataset {name!r} is not prepared yet; preparing its bundled samples first")
+    prepare_store(output, name, data_root=data_root)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+    """Split `key=value` texts; a key may be given once."""
+    found: dict[str, str] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise RequestError(
+                f"{text!r} is not of the form key=value",
+                where=f"command line: -s {text}",
+                fix=f"-s {key or 'key'}=VALUE",
+            )
+        if key in found:
+            raise RequestError(
+                f"{key} is set twice", where=f"command line: -s {text}", fix="keep one of them"
+            )
+        found[key] = value
+    return found

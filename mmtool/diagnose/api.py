@@ -1,0 +1,166 @@
+"""From run directories to one report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmtool.diagnose.compare import compare
+from mmtool.diagnose.facts import Facts
+from mmtool.diagnose.finding import Finding, Report
+from mmtool.diagnose.load import Run, open_run
+from mmtool.diagnose.metrics.balance import (
+    Reference,
+    balance_table,
+    compute_balance,
+    reference_from,
+)
+from mmtool.diagnose.metrics.curves import curve_table
+from mmtool.diagnose.metrics.steps import compute_steps, step_table
+from mmtool.diagnose.metrics.system import system_table
+from mmtool.diagnose.rules import _thresholds as thresholds
+from mmtool.diagnose.rules._runner import run_rules
+from mmtool.errors import RequestError
+
+LIMITS = (
+    "A shortcut that also holds in the validation split cannot be told from information.",
+    "The statements are about this checkpoint; a statement about a recipe needs at least three "
+    "seeds.",
+    "Reliance permutes one modality over the validation samples, which also makes pairs that do "
+    "not occur in the data.",
+    "Intervals are 95 % and treat samples as independent; clips of one speaker or source are not.",
+)
+SOLO_LIMIT = "The run of one modality alone has its own training seed and inherits its recipe."
+HEADLINE_ORDER = ("inconclusive", "no-signal", "dominant-modality", "starved-modality")
+
+
+def diagnose(paths: Sequence[Path | str], *, epoch: int | None = None) -> Report:
+    """Give the report on one run, with runs of a single modality as references, or a comparison.
+
+    `epoch` chooses the epoch at which balance is judged; the last one with validation is the
+    default.
+    """
+    runs = _distinct([open_run(Path(path)) for path in paths])
+    if not runs:
+        raise RequestError("no run was given", fix="mmtool diagnose runs/latest")
+    joint = [run for run in runs if len(run.modalities) != 1]
+    solo = [run for run in runs if len(run.modalities) == 1]
+    if len(runs) == 1:
+        return _report(runs[0], {}, (), epoch)
+    if len(joint) == 1:
+        references, notes = _references(joint[0], solo)
+        return _report(joint[0], references, notes, epoch)
+    main = joint or solo
+    reports = []
+    for run in main:
+        references, notes = _references(run, solo if joint else [])
+        reports.append(_report(run, references, notes, epoch))
+    return compare(main, reports)
+
+
+def _distinct(runs: list[Run]) -> list[Run]:
+    return list({run.path: run for run in runs}.values())
+
+
+def _references(run: Run, solo: Sequence[Run]) -> tuple[dict[str, Reference], tuple[str, ...]]:
+    """Give the best run of each modality alone on the same dataset, and why others do not count."""
+    found: dict[str, Reference] = {}
+    notes = [SOLO_LIMIT] if solo else []
+    for other in solo:
+        name = other.modalities[0]
+        reference = reference_from(other)
+        if other.dataset_key != run.dataset_key or other.dataset_key is None:
+            notes.append(f"{other.name} is not a reference: it used another dataset.")
+        elif name not in run.modalities:
+            notes.append(f"{other.name} is not a reference: {run.name} has no {name}.")
+        elif reference is None:
+            notes.append(f"{other.name} is not a reference: it has no validation accuracy yet.")
+        elif name not in found or reference.acc.value > found[name].acc.value:
+            found[name] = reference
+    return found, tuple(notes)
+
+
+def _report(
+    run: Run, references: Mapping[str, Reference], notes: Sequence[str], epoch: int | None
+) -> Report:
+    balance = compute_balance(run, references, epoch)
+    steps = compute_steps(run)
+    system = system_table(run)
+    findings = run_rules(Facts(run=run, balance=balance, steps=steps, system=system))
+    warnings = [str(w) for w in run.tables.warnings]
+    return Report(
+        run=run.name,
+        verdict=_verdict(run, findings),
+        findings=findings,
+        metrics={
+            "balance": balance_table(balance) if balance else {},
+            "curves": curve_table(run),
+            "steps": step_table(steps),
+        },
+        system=system,
+        limits=(*LIMITS, *notes, *warnings),
+        meta=_meta(run),
+    )
+
+
+def _meta(run: Run) -> dict[str, Any]:
+    head = run.tables.head
+    kept = ("dataset", "dataset_hash", "classes", "batch_size", "epochs", "steps_per_epoch")
+    return {
+        "path": str(run.path),
+        "modalities": list(run.modalities),
+        "method": run.method,
+        "fusion": run.fusion,
+        **{key: head.get(key) for key in kept},
+        "num_val": head.get("num_val"),
+        "parameters": head.get("parameters"),
+        "log_schema": head.get("schema"),
+        "seed": run.option("train", "seed"),
+        "status": dict(run.tables.status),
+        "finished": run.finished,
+        "thresholds": thresholds.as_dict(),
+        "recipe": run.recipe_text,
+        "environment": dict(run.environment),
+    }
+
+
+def _verdict(run: Run, findings: Sequence[Finding]) -> str:
+    """Give the sentence for the top of the report: balance first, then what else warns."""
+    balance = [f for f in findings if f.rule in HEADLINE_ORDER or f.rule == "no-imbalance"]
+    loud = [f for f in findings if f.severity != "info" and f not in balance]
+    chosen = max(balance, key=_headline_rank, default=None)
+    parts = [chosen.what] if chosen else []
+    parts += [f.what for f in loud]
+    if not parts and len(run.modalities) == 1:
+        parts = [f"one modality only ({run.modalities[0]}), so there is no balance to judge"]
+    if not parts:
+        parts = [f.what for f in findings[:1]] or ["nothing was found"]
+    return ". ".join(_capital(part) for part in parts[:3]) + "."
+
+
+def _headline_rank(finding: Finding) -> tuple[bool, int]:
+    known = HEADLINE_ORDER.index(finding.rule) if finding.rule in HEADLINE_ORDER else 99
+    return finding.severity != "info", -known
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def closing_line(report: Report) -> str:
+    """Give the one line with which training ends: the main finding and where to read more."""
+    loud = report.at_least("warn")
+    ranked = sorted(loud or report.findings, key=_headline_rank, reverse=True)
+    what = ranked[0].what if ranked else report.verdict.rstrip(".")
+    return f"{what}; more: mmtool diagnose {_where(report)}"
+
+
+def _where(report: Report) -> str:
+    path = Path(str(report.meta.get("path") or report.run))
+    latest = path.parent / "latest"
+    shown = latest if latest.is_symlink() and latest.resolve() == path else path
+    try:
+        return str(shown.relative_to(Path.cwd().resolve()))
+    except ValueError:
+        return str(shown)

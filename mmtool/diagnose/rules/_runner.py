@@ -1,0 +1,44 @@
+"""Runs every rule of the folder in order and gathers what they find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import ModuleType
+
+from mmtool import registry
+from mmtool.diagnose.facts import Facts
+from mmtool.diagnose.finding import SEVERITIES, Finding
+from mmtool.diagnose.tables import missing
+
+DEFAULT_ORDER = 50
+
+
+def rule_id(name: str) -> str:
+    """Give the id of a rule file: `loader_bound` is `loader-bound`."""
+    return name.replace("_", "-")
+
+
+def load_rules() -> list[tuple[str, ModuleType]]:
+    """Give every rule by id, in the order in which they run."""
+    loaded = [(rule_id(n), registry.load("rules", n)) for n in registry.names("rules")]
+    return sorted(loaded, key=lambda rule: (getattr(rule[1], "ORDER", DEFAULT_ORDER), rule[0]))
+
+
+def run_rules(facts: Facts) -> tuple[Finding, ...]:
+    """Give all findings, the most severe first and otherwise in the order of the rules."""
+    rules = load_rules()
+    skipped = {
+        name: lacking
+        for name, module in rules
+        if (lacking := missing(facts.run.tables, tuple(getattr(module, "NEEDS", ()))))
+    }
+    facts = replace(facts, skipped=skipped)
+    for name, module in rules:
+        if name in skipped:
+            continue
+        found = module.check(facts)
+        if found is None:
+            continue
+        new = [found] if isinstance(found, Finding) else list(found)
+        facts = replace(facts, findings=(*facts.findings, *new))
+    return tuple(sorted(facts.findings, key=lambda f: -SEVERITIES.index(f.severity)))

@@ -1,0 +1,79 @@
+"""A CSV file that a person wrote: read strictly, with the line of everything that is wrong."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmtool.errors import SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One line with its cells by column, stripped of blanks at both ends."""
+
+    line: int
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A CSV file with a header."""
+
+    path: Path
+    header: Sequence[str]
+    header_line: int
+    rows: Sequence[TableRow]
+
+    def error(self, line: int, what: str, fix: str, why: str = "") -> SourceError:
+        """Give the error that points at a line of this file."""
+        return line_error(self.path, line, what, fix, why)
+
+
+def line_error(path: Path, line: int, what: str, fix: str, why: str = "") -> SourceError:
+    """Give the error that points at a line of a file."""
+    return SourceError(what, where=f"{path}:{line}", why=why, fix=fix)
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV file in UTF-8 whose first line names the columns; blank lines do not count."""
+    lines = _lines(path)
+    header_line, names = lines[0]
+    header = [name.strip() for name in names]
+    for name in header:
+        if not name or header.count(name) > 1:
+            what = f"column {name!r} is named twice" if name else "a column has no name"
+            raise line_error(path, header_line, what, "give every column a name of its own")
+    rows = []
+    for line, cells in lines[1:]:
+        if len(cells) != len(header):
+            what = f"line {line} has {len(cells)} cells, the header {len(header)}"
+            raise line_error(path, line, what, 'put cells that hold commas in quotes: "a, b"')
+        stripped = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        rows.append(TableRow(line, stripped))
+    if not rows:
+        raise line_error(path, header_line, "the CSV lists no clips", "add one line per clip")
+    return Table(path, header, header_line, rows)
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        why = f"byte {error.object[error.start]:#04x} does not belong there"
+        fix = "save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
+        raise line_error(path, line, "the CSV is not UTF-8 text", fix, why) from error
+    # Split at line ends only: str.splitlines would also break at separators inside of cells.
+    reader = csv.reader(text.replace("\r\n", "\n").split("\n"), strict=True)
+    found = []
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                found.append((reader.line_num, cells))
+    except csv.Error as error:
+        what = f"the CSV is broken: {error}"
+        raise line_error(path, reader.line_num, what, "close the quotes") from error
+    if not found:
+        raise line_error(path, 1, "the CSV is empty", "start it with a header: id,label,audio")
+    return found

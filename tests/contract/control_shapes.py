@@ -1,0 +1,76 @@
+"""Three minimal methods, one per control shape that no built-in method uses yet.
+
+alternating   several sub-steps per batch on disjoint groups (as MLA)
+per_term      gradients of several losses combined per group (as MMPareto)
+epochal       statistics over an epoch that change data and parameters (as Re-learning, SMV)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from mmtool.config.schema import Options as BaseOptions
+from mmtool.methods._base import (
+    BalancingMethod,
+    DataPlan,
+    EpochContext,
+    StepContext,
+    cross_entropy,
+)
+from mmtool.types import FUSION_GROUP, Batch, Needs, Outputs, SubStep
+from torch import Tensor
+
+
+class Options(BaseOptions):
+    shape: Literal["alternating", "per_term", "epochal"]
+
+
+class _Alternating(BalancingMethod):
+    def plan_step(self, ctx: StepContext) -> Sequence[SubStep]:
+        return [SubStep((m,), (m, FUSION_GROUP), m) for m in ctx.modalities]
+
+
+class _PerTerm(BalancingMethod):
+    needs = Needs(unimodal="decompose", trains_heads=True, term_gradients=("fused", "unimodal"))
+
+    def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
+        each = [cross_entropy(z, batch.label) for z in outputs.unimodal.values()]
+        fused = cross_entropy(outputs.logits, batch.label)
+        return {"fused": fused, "unimodal": torch.stack(each).sum(0)}
+
+    def combine(
+        self, group: str, gradients: Mapping[str, Sequence[Tensor]], ctx: StepContext
+    ) -> Sequence[Tensor]:
+        # A nonlinear rule: exact over ranks only if both operands were reduced first.
+        pairs = zip(gradients["fused"], gradients["unimodal"], strict=True)
+        return [f + u * torch.where((f * u).sum() > 0, 1.0, 0.1) for f, u in pairs]
+
+
+class _Epochal(BalancingMethod):
+    needs = Needs(epoch_statistics=frozenset({"features"}), snapshots=frozenset({"initial"}))
+
+    def plan_epoch(self, ctx: EpochContext) -> DataPlan | None:
+        found = ctx.collect("features")
+        strength = found["motion"].norm(dim=1)
+        index = torch.cat([torch.arange(len(strength)), strength.argsort()[:9]])
+        keep = torch.ones(len(index), len(ctx.modalities), dtype=torch.bool)
+        keep[-9:, 0] = False
+        weight = torch.linspace(0.5, 1.5, len(index))
+        return DataPlan(index, keep, weight)
+
+    def edit_parameters(
+        self, parameters: Mapping[str, Sequence[Tensor]], ctx: EpochContext
+    ) -> None:
+        start = parameters["audio@initial"]
+        for value, initial in zip(parameters["audio"], start, strict=True):
+            value.lerp_(initial, 0.3)
+
+
+_SHAPES = {"alternating": _Alternating, "per_term": _PerTerm, "epochal": _Epochal}
+
+
+class Method(BalancingMethod):
+    """Stands for the shape its options name."""
+
+    def __new__(cls, options: Options) -> BalancingMethod:
+        return _SHAPES[options.shape](options)
