@@ -20,10 +20,9 @@ csv npy a series [time, channel], txt text.
 Where the sound is the video's own track, leave the audio column out and add `-s audio_from=video`.
 """
 
-import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -161,11 +160,6 @@ def _spec(kind: str, options: Options) -> api.Spec:
     return api.TextSpec() if kind == "text" else api.SeriesSpec(max_steps=options.max_steps)
 
 
-def _near(word: str, known: Sequence[str], otherwise: str) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else otherwise
-
-
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -189,7 +183,7 @@ def _read(root: Path, options: Options) -> Listing:
     _check_header(table)
     for row in table.rows:
         _check_facts(table, row)
-    _check_ids(table)
+    table.refuse_repeated_ids()
     kinds = {name: _kind(table, name) for name in table.header if name not in _FACTS}
     if options.audio_from and (kinds.get(options.audio_from) != "video" or "audio" in kinds):
         videos = [modality for modality, kind in kinds.items() if kind == "video"]
@@ -198,7 +192,7 @@ def _read(root: Path, options: Options) -> Listing:
             where=str(path),
             why=f"it names a column of videos ({', '.join(videos) or 'there is none'}) "
             "of a CSV without a column 'audio'",
-            fix=_near(options.audio_from, videos, "leave -s audio_from out"),
+            fix=api.suggestion(options.audio_from, videos, otherwise="leave -s audio_from out"),
         )
     return Listing(table, kinds)
 
@@ -234,25 +228,11 @@ def _check_facts(table: api.Table, row: api.TableRow) -> None:
     split = row.cells.get("split", SPLITS[0])
     if split not in SPLITS:
         word = "val" if split.lower().startswith("val") else split.lower()
-        fix = _near(word, SPLITS, f"use one of {', '.join(SPLITS)}")
+        fix = api.suggestion(word, SPLITS, otherwise=f"use one of {', '.join(SPLITS)}")
         raise table.error(row.line, f"line {row.line} has the unknown split {split!r}", fix)
     if not any(cell for name, cell in row.cells.items() if name not in _FACTS):
         what = f"line {row.line}: clip {row.cells['id']!r} has no file at all"
         raise table.error(row.line, what, "name a file of one modality, or remove the line")
-
-
-def _check_ids(table: api.Table) -> None:
-    seen: dict[str, api.TableRow] = {}
-    for row in table.rows:
-        first = seen.setdefault(row.cells["id"], row)
-        if first is row:
-            continue
-        what = f"id {row.cells['id']!r} is on line {first.line} and on line {row.line}"
-        one, two = first.cells.get("split"), row.cells.get("split")
-        if one != two:
-            why = "a model would be tested on what it was trained on"
-            raise table.error(row.line, f"{what}, in two splits: {one} and {two}", "keep one", why)
-        raise table.error(row.line, what, "give every clip an id of its own")
 
 
 def _kind(table: api.Table, modality: str) -> str:
@@ -266,9 +246,7 @@ def _kind(table: api.Table, modality: str) -> str:
         kind = _KIND.get(Path(cell).suffix.lower(), "")
         if not kind:
             known = " ".join(ending.removeprefix(".") for ending in _KIND)
-            what = (
-                f"line {row.line}: {cell!r} in column {modality!r} is no kind of file mmtool reads"
-            )
+            what = f"line {row.line}: {cell!r} ({modality}) is no kind of file that mmtool reads"
             raise table.error(row.line, what, "convert the file, or drop the column", known)
         first.setdefault(kind, (row.line, cell))
     if len(first) > 1:
@@ -303,33 +281,20 @@ def _check_files(listing: Listing, options: Options) -> None:
 
 def _splits(table: api.Table, options: Options) -> dict[str, str]:
     found = {row.cells["id"]: row.cells.get("split", "train") for row in table.rows}
+
+    def draw(share: float, split: str) -> None:
+        rows = [row.cells for row in table.rows if found[row.cells["id"]] == "train"]
+        drawn = api.draw_share(
+            [cells["id"] for cells in rows],
+            share,
+            f"{split}:{options.seed}",
+            labels=[cells["label"] for cells in rows],
+            groups=[cells["group"] for cells in rows] if "group" in table.header else None,
+        )
+        found.update(dict.fromkeys(drawn, split))
+
     if "split" not in table.header:
-        for clip_id in _drawn(table, found, options.test_fraction, f"test:{options.seed}"):
-            found[clip_id] = "test"
+        draw(options.test_fraction, "test")
     if "val" not in found.values():
-        for clip_id in _drawn(table, found, options.val_fraction, f"val:{options.seed}"):
-            found[clip_id] = "val"
+        draw(options.val_fraction, "val")
     return found
-
-
-def _drawn(table: api.Table, splits: Mapping[str, str], share: float, salt: str) -> list[str]:
-    """Draw a share of the train clips: whole groups, or evenly over labels without groups."""
-
-    def key(text: str) -> str:
-        return hashlib.sha256(f"{salt}:{text}".encode()).hexdigest()
-
-    rows = [row.cells for row in table.rows if splits[row.cells["id"]] == "train"]
-    if "group" not in table.header:
-        rows.sort(key=lambda cells: (cells["label"], key(cells["id"])))
-        steps = [math.floor(i * share + 0.5) for i in range(len(rows) + 1)]
-        return [cells["id"] for i, cells in enumerate(rows) if steps[i + 1] > steps[i]]
-    members: dict[str, list[str]] = {}
-    for cells in rows:
-        group = f"group {cells['group']}" if cells["group"] else f"clip {cells['id']}"
-        members.setdefault(group, []).append(cells["id"])
-    drawn: list[str] = []
-    for group in sorted(members, key=key)[:-1]:  # one group always stays in train
-        if len(drawn) >= round(share * len(rows)):
-            break
-        drawn += members[group]
-    return drawn

@@ -120,7 +120,7 @@ class GradGroups(Protocol):
         """Group names in collective order: modalities sorted, then `fusion`."""
 
     def tensors(self, group: GroupName, kind: ParameterKind = "all") -> Sequence[Tensor]:
-        """Gradients of one group; `conv` keeps 4-d and larger, `matrix` 2-d and larger."""
+        """Gradients of one group; `conv` keeps 3-d and larger, `matrix` 2-d and larger."""
 
     def scale(self, group: GroupName, factor: Tensor, kind: ParameterKind = "all") -> None:
         """Multiply the gradients of a group in place."""

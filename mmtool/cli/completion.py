@@ -20,10 +20,10 @@ def dataset_names(incomplete: str) -> list[str]:
 
 def run_names(incomplete: str) -> list[str]:
     """Give the names of runs, latest first, and the paths they have from here."""
+    from mmtool.runlog.rundir import run_names as names_in
+
     root = runs_root()
-    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    newest_first = sorted((p.name for p in folders), reverse=True)
-    names = sorted(newest_first, key=lambda name: name != "latest")
+    names = ["latest", *reversed(names_in(root))] if root.is_dir() else []
     paths = [str(root / name) for name in names] if "/" in incomplete else []
     return _starting_with(incomplete, [*names, *paths])
 

@@ -113,8 +113,6 @@ class Output:
         self._stdout = sys.stdout
         self.stderr = sys.stderr
 
-    # stdout
-
     def result(self, schema: str, data: Mapping[str, Any], text: str | Sequence[str]) -> None:
         """Write the result: one JSON document under `--json`, the text otherwise."""
         if self.as_json:
@@ -148,8 +146,6 @@ class Output:
             text = json.dumps(plain_data(document), indent=2, allow_nan=False)
         self._write(self._stdout, text + "\n")
         self._result_written = True
-
-    # stderr
 
     def info(self, text: str) -> None:
         """Say what is going on."""

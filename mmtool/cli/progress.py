@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mmtool.cli.output import Output
-from mmtool.runlog.events import Event
 from mmtool.text import human_seconds
 
 if TYPE_CHECKING:
@@ -53,21 +52,28 @@ class Stage:
         self._clock = clock
         self._done = self._first = 0
         self._note = ""
+        self._is_started = False
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._began = self._last_draw = clock()
-        self._lines = LinePolicy(total, self._began)
+        self._began = self._last_draw = 0.0
+        self._lines = LinePolicy(total, 0.0)
 
     def __enter__(self) -> "Stage":
+        return self
+
+    def start(self, total: int | None) -> None:
+        """Show that work begins; without it the first update does, so a refusal shows nothing."""
+        self._is_started = True
+        self._total = total
         self._began = self._last_draw = self._clock()
+        self._lines = LinePolicy(total, self._began)
         if self._output.quiet:
-            return self
+            return
         if self._output.stderr_is_terminal():
             self._open_bar()
         else:
-            of = f", {self._total:,} to do" if self._total is not None else ""
+            of = f", {total:,} to do" if total else ""
             self._output.info(f"{self._title}: started{of}")
-        return self
 
     def __exit__(
         self,
@@ -78,13 +84,17 @@ class Stage:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if not self._is_started:
+            return
         took = human_seconds(self._clock() - self._began)
         state = "done" if kind is None else "stopped"
         self._output.info(f"{self._line()}: {state} in {took}")
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Show how much is done so far."""
-        if total is not None and total != self._total:
+        if not self._is_started:
+            self.start(self._total if total is None else total)
+        elif total is not None and total != self._total:
             self._total = total
             self._lines = LinePolicy(total, self._began)
         self._done, self._note = done, note or self._note
@@ -159,82 +169,3 @@ class Stage:
         note = f"{self._note}{self._remaining(now)}"
         self._bar.update(self._task, completed=self._done, total=self._total, note=note)
         self._bar.refresh()
-
-
-class TrainDisplay:
-    """Draw a training run from the events of its rank 0."""
-
-    def __init__(self, output: Output, title: str) -> None:
-        self._output = output
-        self._title = title
-        self._stage: Stage | None = None
-        self._epochs = 0
-        self._clips_per_s = 0.0
-        self._val = ""
-
-    def __call__(self, event: Event) -> None:
-        """Take one event."""
-        kind = event.get("k")
-        if kind == "head":
-            self._head(event)
-        elif kind == "step":
-            self._step(event)
-        elif kind == "epoch":
-            self._epoch(event)
-        elif kind == "event":
-            self._happening(event)
-
-    def close(self, error: BaseException | None = None) -> None:
-        """Leave the terminal as it was."""
-        if self._stage is not None:
-            kind = None if error is None else type(error)
-            self._stage.__exit__(kind, error, None)
-            self._stage = None
-
-    def _head(self, event: Event) -> None:
-        self._epochs = int(event.get("epochs") or 0)
-        total = self._epochs * int(event.get("steps_per_epoch") or 0)
-        self.close()
-        self._stage = Stage(self._output, self._title, total or None)
-        self._stage.__enter__()
-
-    def _step(self, event: Event) -> None:
-        if self._stage is None:
-            return
-        step_ms = (event.get("ms") or {}).get("step")
-        if step_ms and event.get("n"):
-            now = 1000 * event["n"] / step_ms
-            self._clips_per_s = 0.9 * self._clips_per_s + 0.1 * now if self._clips_per_s else now
-        loss = event.get("loss")
-        parts = [f"epoch {int(event.get('epoch', 0)) + 1}/{self._epochs}"]
-        parts.append(f"loss {loss:.4f}" if loss is not None else "loss not finite")
-        if self._clips_per_s:
-            parts.append(f"{self._clips_per_s:,.0f} clips/s")
-        if self._val:
-            parts.append(self._val)
-        self._stage.update(int(event.get("step", 0)) + 1, note="  ".join(parts))
-
-    def _epoch(self, event: Event) -> None:
-        if event.get("split") == "val" and event.get("acc") is not None:
-            self._val = f"val acc {event['acc']:.3f}"
-        if self._output.verbose and event.get("acc") is not None:
-            self._say(
-                self._output.detail,
-                f"epoch {event['epoch'] + 1} {event['split']}: acc {event['acc']:.4f}",
-            )
-
-    def _happening(self, event: Event) -> None:
-        what = event.get("what")
-        words = str(event.get("message") or event.get("text") or event.get("reason") or "")
-        if what == "resume" and self._stage is not None:
-            self._stage.start_at(int(event.get("step") or 0))
-        elif what in ("warning", "nonfinite", "signal"):
-            self._say(self._output.warning, words or f"{what} at step {event.get('step', '?')}")
-        elif self._output.verbose:
-            self._say(self._output.detail, f"{what} {words}".rstrip())
-
-    def _say(self, speak: Callable[[str], None], text: str) -> None:
-        if self._stage is None:
-            speak(text)
-        else:
-            self._stage.say(speak, text)

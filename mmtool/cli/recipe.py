@@ -101,8 +101,12 @@ def _together(errors: list[RequestError], num_recipes: int) -> RecipeError:
     return RecipeError(
         f"{len(errors)} of {count} {'has' if len(errors) == 1 else 'have'} problems",
         problems=problems,
-        rendered="\n\n".join(str(error) for error in errors),
+        rendered="\n\n".join(map(_block, errors)),
     )
+
+
+def _block(error: RequestError) -> str:
+    return str(error) if isinstance(error, RecipeError) else f"error: {error}"
 
 
 @recipe_app.command("copy")

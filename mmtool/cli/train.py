@@ -23,11 +23,10 @@ from mmtool.cli.options import (
 )
 from mmtool.cli.output import Output, align
 from mmtool.cli.prepare import ensure_prepared
-from mmtool.cli.progress import TrainDisplay
+from mmtool.cli.watcher import RunWatcher
 from mmtool.errors import MmtoolError, RequestError, StoppedResumable
 from mmtool.paths import data_root as find_data_root
 from mmtool.paths import runs_root
-from mmtool.runlog.events import Event
 from mmtool.text import human_bytes, human_count
 
 if TYPE_CHECKING:
@@ -146,44 +145,6 @@ def _load(output: Output, recipe: str, overrides: Sequence[str]) -> "Loaded":
     return loaded
 
 
-class _Watcher:
-    """Follows one run from its events: the display, the run's path, the last accuracies."""
-
-    def __init__(self, output: Output, title: str, root: Path) -> None:
-        self._output = output
-        self._root = root
-        self._display = TrainDisplay(output, title)
-        self._val: dict[int, float] = {}
-        self.run_path: Path | None = None
-        self.accuracy: dict[str, float] = {}
-
-    def __call__(self, event: Event) -> None:
-        kind = event.get("k")
-        if kind == "head" and self.run_path is None:
-            self.run_path = self._root / str(event.get("run", ""))
-            self._output.run_path = self.run_path
-            self._output.info(f"run: {self.run_path}")
-        elif kind == "epoch" and event.get("acc") is not None:
-            self._remember(event)
-        self._display(event)
-
-    def _remember(self, event: Event) -> None:
-        epoch, split, accuracy = int(event["epoch"]), event["split"], float(event["acc"])
-        if split == "val":
-            self._val[epoch] = self.accuracy["val"] = accuracy
-        elif split == "test":
-            self.accuracy["test"] = accuracy
-            # The test epoch is the one whose weights were selected.
-            if epoch in self._val:
-                self.accuracy["val"] = self._val[epoch]
-
-    def __enter__(self) -> "_Watcher":
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._display.close(error)
-
-
 def _train_all(
     output: Output, recipes: Sequence["Loaded"], root: Path, data: Path, label: str | None
 ) -> None:
@@ -195,7 +156,7 @@ def _train_all(
         title = loaded.name
         if len(recipes) > 1:
             title += f" seed {loaded.recipe.train.seed}"
-        with _Watcher(output, title, root) as watcher:
+        with RunWatcher(output, title, root) as watcher:
             request = TrainRequest(loaded, root, data, label, ["mmtool", *sys.argv[1:]], watcher)
             try:
                 result = run_engine(request)
@@ -226,7 +187,7 @@ def _resume(output: Output, run: str, root: Path, data_root: Path | None) -> Non
 
     path = resolve_run(run, root).path
     output.run_path = path
-    with _Watcher(output, path.name, path.parent) as watcher:
+    with RunWatcher(output, path.name, path.parent) as watcher:
         argv = ["mmtool", *sys.argv[1:]]
         try:
             result = resume_engine(path, data_root=data_root, argv=argv, on_event=watcher)
@@ -237,7 +198,7 @@ def _resume(output: Output, run: str, root: Path, data_root: Path | None) -> Non
     _print_runs(output, [_finished(result, None, watcher)])
 
 
-def _finished(result: "TrainResult", seed: int | None, watcher: _Watcher) -> dict[str, Any]:
+def _finished(result: "TrainResult", seed: int | None, watcher: RunWatcher) -> dict[str, Any]:
     return {
         "run": result.run,
         "state": result.state,
@@ -247,8 +208,8 @@ def _finished(result: "TrainResult", seed: int | None, watcher: _Watcher) -> dic
     }
 
 
-def _stopped(error: StoppedResumable, seed: int | None, watcher: _Watcher) -> dict[str, Any]:
-    path = watcher.run_path or error.where
+def _stopped(error: StoppedResumable, seed: int | None, watcher: RunWatcher) -> dict[str, Any]:
+    path = error.where or watcher.run_path
     return {"run": path, "state": "stopped", "seed": seed, "accuracy": watcher.accuracy}
 
 

@@ -64,11 +64,11 @@ class Layers:
         for path, _, table in plugin_sections(new):
             name = table.get("name")
             if isinstance(name, str):
-                self.rename_plugin(path, name, of=source.label)
+                self.rename_plugin(path, name, of=source.label, rank=source.rank)
         _merge_tables(self.tree, new)
 
-    def rename_plugin(self, path: KeyPath, name: str, *, of: str) -> None:
-        """Drop the options written for the plugin at a path unless it keeps its name."""
+    def rename_plugin(self, path: KeyPath, name: str, *, of: str, rank: int = -1) -> None:
+        """Drop what sources behind `rank` wrote for the plugin at a path, unless the name stays."""
         old = value_at(self.tree, path)
         if not isinstance(old, dict) or old.get("name", name) == name:
             return
@@ -79,16 +79,20 @@ class Layers:
                 f"{old['name']!r}: {', '.join(options)}"
             )
         for key in options:
-            self.drop((*path, key))
+            self.drop((*path, key), rank=rank)
 
-    def drop(self, path: KeyPath) -> None:
-        """Remove a key from the tree and forget where it was written."""
+    def drop(self, path: KeyPath, *, rank: int = -1) -> None:
+        """Remove a key from the tree; sources behind `rank` forget that they wrote it."""
         holder = value_at(self.tree, path[:-1])
         if isinstance(holder, dict):
             holder.pop(path[-1], None)
+        self._overrides = {
+            leaf: given for leaf, given in self._overrides.items() if leaf[: len(path)] != path
+        }
         for source in self.sources:
-            source.forget(path)
-            source.places.pop(path, None)
+            if source.rank > rank:
+                source.forget(path)
+                source.places.pop(path, None)
 
     def override(self, override: Override, value: Any) -> str:
         """Put a value from the command line into the tree; gives a reason when it cannot."""
@@ -103,6 +107,8 @@ class Layers:
             if isinstance(value, dict) and len(value) == 1 and section == path:
                 path, value = (*path, "name"), name
             self._replaced[section] = override
+        elif isinstance(value, dict):
+            self._replaced[path] = override
         for depth, key in enumerate(path[:-1], start=1):
             holder = holder.setdefault(key, {})
             if not isinstance(holder, dict):
@@ -138,7 +144,7 @@ class Layers:
         if not is_missing:
             for leaf, override in self._overrides.items():
                 if _related(path, leaf):
-                    return command_line(override.written)
+                    return command_line(override.written, override.position)
             for source in self.sources:
                 place = self._place(source, path)
                 if place is not None:
@@ -146,7 +152,8 @@ class Layers:
         for length in range(len(path) - 1, 0, -1):
             near = path[:length]
             if near in self._replaced:
-                return command_line(self._replaced[near].written)
+                by = self._replaced[near]
+                return command_line(by.written, by.position)
             for source in self.sources:
                 if near in source.places:
                     return source.spot(source.places[near].key)
@@ -161,14 +168,14 @@ class Layers:
         return None
 
 
-def command_line(written: str) -> Spot:
-    """Give the spot of an override."""
-    return Spot(f"command line: -s {written}", COMMAND_LINE_RANK)
+def command_line(written: str, position: int) -> Spot:
+    """Give the spot of an override, in the order in which they were given."""
+    return Spot(f"command line: -s {written}", COMMAND_LINE_RANK + position)
 
 
 def read_source(path: Path, label: str, rank: int) -> Source:
     """Read a recipe file without looking at what it says."""
-    return Source(path, label, rank, path.read_bytes().decode("utf-8"))
+    return Source(path, label, rank, path.read_bytes().decode("utf-8-sig"))
 
 
 def parse(source: Source) -> None:

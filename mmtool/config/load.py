@@ -14,8 +14,8 @@ from mmtool.config.checks import drop_overruled, semantic_problems
 from mmtool.config.dump import flatten, toml_value
 from mmtool.config.layers import Layers, Source, command_line, parse, read_source
 from mmtool.config.locate import KeyPath, Span, parse_key
-from mmtool.config.overrides import split_override, value_of
-from mmtool.config.plain import Complaint, complaints, unknown_key
+from mmtool.config.overrides import Override, split_override, value_of
+from mmtool.config.plain import Complaint, complaints
 from mmtool.config.plugins import Catalogue, Refusal, absolute_files, as_written, check_options
 from mmtool.config.render import Spot, Trouble, in_order, render, shown
 from mmtool.config.schema import Options, Recipe
@@ -150,22 +150,24 @@ def _extended(source: Source) -> list[Source]:
 
 
 def _override(layers: Layers, written: Sequence[str], catalogue: Catalogue) -> list[Trouble]:
-    troubles = []
-    split = [(text, split_override(text)) for text in written]
-    # Plugin names first: the options of a plugin are typed by the plugin that will be used.
-    for text, override in sorted(
-        split, key=lambda pair: isinstance(pair[1], Complaint) or not pair[1].names_plugin
-    ):
+    troubles: list[Trouble] = []
+    overrides: list[Override] = []
+    for position, text in enumerate(written):
+        override = split_override(text, position)
         if isinstance(override, Complaint):
-            troubles.append(_at(command_line(text), override.what, override.fix, override.path))
-            continue
+            troubles.append(_at(command_line(text, position), override.what, override.fix))
+        else:
+            overrides.append(override)
+    # Plugin names first: the options of a plugin are typed by the plugin that will be used.
+    for override in sorted(overrides, key=lambda override: not override.names_plugin):
+        spot = command_line(override.written, override.position)
         value = value_of(override, catalogue.options_of(layers.tree))
         if isinstance(value, Complaint):
-            troubles.append(_at(command_line(text), value.what, value.fix, value.path))
+            troubles.append(_at(spot, value.what, value.fix, value.path))
             continue
         refused = layers.override(override, value)
         if refused:
-            troubles.append(_at(command_line(text), refused, "", override.path))
+            troubles.append(_at(spot, refused, "", override.path))
     name_plugins(layers.tree)
     absolute_files(layers.tree, Path.cwd())
     return troubles
@@ -184,12 +186,7 @@ def _check(layers: Layers, catalogue: Catalogue) -> list[Complaint]:
     try:
         Recipe.model_validate(layers.tree)
     except ValidationError as error:
-        for complaint in complaints(error, layers.tree):
-            if complaint.about_key:
-                known = keys_at(complaint.path[:-1], options_of)
-                complaint = unknown_key(complaint.path, known)
-            if not (complaint.is_missing and complaint.path == ("name",)):
-                found.append(complaint)
+        found += complaints(error, layers.tree, lambda path: keys_at(path, options_of))
     for path, kind, table in plugin_sections(layers.tree):
         found += _check_plugin(path, kind, table, catalogue)
     return found

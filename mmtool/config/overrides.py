@@ -28,6 +28,8 @@ class Override:
     written: str
     path: KeyPath
     text: str
+    position: int
+    """Which of the `-s` arguments it is, from zero."""
 
     @property
     def names_plugin(self) -> bool:
@@ -37,7 +39,7 @@ class Override:
         )
 
 
-def split_override(written: str) -> Override | Complaint:
+def split_override(written: str, position: int = 0) -> Override | Complaint:
     """Split one `-s` argument into key and text, or say what is wrong with it."""
     key, equals, text = written.partition("=")
     example = "write it as -s train.lr=0.01"
@@ -49,7 +51,7 @@ def split_override(written: str) -> Override | Complaint:
         return Complaint((), f"{key!r} is not a key", example)
     if path == ("extends",):
         return Complaint((), "'extends' cannot be set on the command line", "name that recipe")
-    return Override(written, path, text.strip())
+    return Override(written, path, text.strip(), position)
 
 
 def value_of(override: Override, options_of: OptionsOf) -> Any | Complaint:

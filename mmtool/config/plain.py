@@ -1,7 +1,7 @@
 """Validation errors in plain words."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mmtool.config.locate import KeyPath
-from mmtool.config.shape import dotted, quoted
+from mmtool.config.shape import dotted, quoted, sections_with
 from mmtool.text import did_you_mean
+
+KeysOf = Callable[[KeyPath], Sequence[str]]
 
 _EXPECTED = {
     "float_type": "a number",
@@ -48,23 +50,25 @@ class Complaint:
     """The key itself is wrong, rather than its value."""
 
 
-def complaints(error: ValidationError, written: Any, known: Sequence[str] = ()) -> list[Complaint]:
-    """Say everything a validation found; `known` are the keys allowed at the top."""
+def complaints(error: ValidationError, written: Any, keys_of: KeysOf) -> list[Complaint]:
+    """Say everything a validation found; `keys_of` gives the keys a table may hold."""
     by_path: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         path = _real_path(detail, written)
         by_path.setdefault(path, []).append(detail)
-    return [_complaint(path, details, known) for path, details in by_path.items()]
+    return [_complaint(path, details, keys_of) for path, details in by_path.items()]
 
 
 def unknown_key(path: KeyPath, known: Sequence[str]) -> Complaint:
     """Say that a table does not have a key, and which it has."""
     near = did_you_mean(path[-1], known)
-    fix = f"did you mean {near!r}?" if near else ""
-    if not near and known:
-        fix = f"known keys: {', '.join(known)}"
-    elif not near:
-        fix = "remove it: this takes no keys"
+    elsewhere = sections_with(path[-1]) if len(path) <= 2 else []
+    if elsewhere:
+        fix = f"did you mean {' or '.join(elsewhere)}?"
+    elif near:
+        fix = f"did you mean {near!r}?"
+    else:
+        fix = f"known keys: {', '.join(known)}" if known else "remove it: this takes no keys"
     return Complaint(path, f"unknown key {path[-1]!r}", fix, about_key=True)
 
 
@@ -95,11 +99,11 @@ def _real_path(detail: ErrorDetails, written: Any) -> KeyPath:
     return tuple(path)
 
 
-def _complaint(path: KeyPath, details: list[ErrorDetails], known: Sequence[str]) -> Complaint:
+def _complaint(path: KeyPath, details: list[ErrorDetails], keys_of: KeysOf) -> Complaint:
     detail = details[0]
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return unknown_key(path, known)
+        return unknown_key(path, keys_of(path[:-1]))
     if kind == "missing" and not isinstance(detail["loc"][-1], int):
         return _missing(path)
     expected = list(dict.fromkeys(_EXPECTED[d["type"]] for d in details if d["type"] in _EXPECTED))

@@ -10,7 +10,15 @@ from pydantic import ValidationError
 from mmtool import registry
 from mmtool.config.plain import Complaint, complaints
 from mmtool.config.schema import Options, Plugin
-from mmtool.config.shape import UNSET, OptionsOf, Tree, is_optional, plugin_sections
+from mmtool.config.shape import (
+    UNSET,
+    OptionsOf,
+    Tree,
+    is_optional,
+    keys_at,
+    no_options,
+    plugin_sections,
+)
 from mmtool.errors import EnvironmentLacks, MmtoolError, Problem, RecipeError
 from mmtool.text import did_you_mean
 
@@ -74,7 +82,7 @@ def check_options(model: type[Options], written: Tree) -> Options | list[Complai
         # Through JSON, where a list may fill a tuple: TOML has no tuples and `Options` is strict.
         return model.model_validate_json(json.dumps(cleared, default=str))
     except ValidationError as error:
-        return complaints(error, cleared, list(model.model_fields))
+        return complaints(error, cleared, lambda path: keys_at(path, no_options, model))
 
 
 def _unknown(kind: str, name: str, error: MmtoolError) -> Refusal:

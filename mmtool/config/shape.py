@@ -112,9 +112,14 @@ def is_optional(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, UnionType) and NoneType in get_args(annotation)
 
 
-def type_at(path: KeyPath, options_of: OptionsOf) -> Any | None:
+def no_options(path: KeyPath) -> None:
+    """Know no plugin: the `OptionsOf` for a model that holds none."""
+    del path
+
+
+def type_at(path: KeyPath, options_of: OptionsOf, root: type[BaseModel] = Recipe) -> Any | None:
     """Give the type declared for a key; None when the schema does not have that key."""
-    node: Any = Recipe
+    node: Any = root
     for depth, key in enumerate(path):
         holder = without_wrappers(node)
         if holder is Plugin and key == "name":
@@ -136,12 +141,22 @@ def type_at(path: KeyPath, options_of: OptionsOf) -> Any | None:
     return node
 
 
-def keys_at(path: KeyPath, options_of: OptionsOf) -> list[str]:
+def keys_at(path: KeyPath, options_of: OptionsOf, root: type[BaseModel] = Recipe) -> list[str]:
     """Give the keys that the table at a path may hold; empty when any key may stand there."""
-    holder = without_wrappers(type_at(path, options_of))
+    holder = without_wrappers(type_at(path, options_of, root))
     if holder is Plugin:
         options = options_of(path)
         return ["name", *(options.model_fields if options else ())]
     if isclass(holder) and issubclass(holder, BaseModel):
-        return list(holder.model_fields)
+        return [*holder.model_fields, *(() if path or root is not Recipe else ("extends",))]
     return []
+
+
+def sections_with(key: str) -> list[str]:
+    """Give the dotted keys of the sections of a recipe that hold a key of this name."""
+    found = []
+    for section, field in Recipe.model_fields.items():
+        model = without_wrappers(field.annotation)
+        if isclass(model) and model is not Plugin and issubclass(model, BaseModel):
+            found += [f"{section}.{key}"] if key in model.model_fields else []
+    return found

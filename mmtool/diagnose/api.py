@@ -153,7 +153,7 @@ def closing_line(report: Report) -> str:
     loud = report.at_least("warn")
     ranked = sorted(loud or report.findings, key=_headline_rank, reverse=True)
     what = ranked[0].what if ranked else report.verdict.rstrip(".")
-    return f"{what}; more: mmtool diagnose {_where(report)}"
+    return f"{what}; try: mmtool diagnose {_where(report)}"
 
 
 def _where(report: Report) -> str:

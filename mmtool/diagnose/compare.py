@@ -64,7 +64,7 @@ def compare(runs: Sequence[Run], reports: Sequence[Report]) -> Report:
         limits=(
             ()
             if seeds >= 3
-            else ("Fewer than three seeds per recipe: the noise floor is an assumption.",)
+            else ("Fewer than three seeds per recipe: the spread between seeds is hardly known.",)
         )
         + reports[0].limits[:1],
         meta={"paths": [str(run.path) for run in runs], "thresholds": limits.as_dict()},

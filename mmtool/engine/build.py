@@ -19,7 +19,7 @@ from mmtool.engine.grads import Gradients, GradientSync, NamedParameters
 from mmtool.engine.optim import build_optimizer, build_probe_optimizer
 from mmtool.engine.precision import Precision
 from mmtool.errors import RequestError
-from mmtool.methods._base import BalancingMethod, ModelFacts
+from mmtool.methods._base import BalancingMethod, DataPlan, ModelFacts
 from mmtool.models.build import build_model
 from mmtool.models.groups import parameter_groups
 from mmtool.models.multimodal import MultimodalModel
@@ -60,6 +60,8 @@ class Job:
     metrics: dict[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     snapshots: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    plan: DataPlan | None = None
+    """What this epoch visits; saved, since it may depend on the weights the epoch began with."""
 
     @property
     def device(self) -> torch.device:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from mmtool import __version__
 from mmtool.engine.build import Job, Progress
 from mmtool.errors import CheckpointError, EnvironmentLacks
+from mmtool.methods._base import DataPlan
 
 _SCHEMA = "mmtool-checkpoint/1"
 _KEPT = 2
@@ -40,6 +41,7 @@ def save_checkpoint(job: Job, folder: Path) -> Path:
         "precision": job.precision.state_dict(),
         "method": job.method.state_dict(),
         "snapshots": job.snapshots,
+        "plan": None if job.plan is None else asdict(job.plan),
     }
     path = _publish(job, folder, f"step{progress.step:08d}", state)
     for old in _newest_first(folder, "step")[_KEPT:]:
@@ -158,6 +160,7 @@ def load_checkpoint(job: Job, path: Path) -> None:
     job.precision.load_state_dict(state["precision"])
     job.method.load_state_dict(state["method"])
     job.snapshots = state["snapshots"]
+    job.plan = None if state["plan"] is None else DataPlan(**state["plan"])
     job.metrics = state["metrics"]
     job.progress = Progress(**state["progress"])
 

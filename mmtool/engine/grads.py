@@ -16,7 +16,7 @@ from mmtool.engine.distributed import Ranks
 from mmtool.errors import Bug
 from mmtool.types import PROBE_GROUP, GroupName, ParameterKind
 
-_SMALLEST_DIMENSION: dict[ParameterKind, int] = {"all": 0, "matrix": 2, "conv": 4}
+_SMALLEST_DIMENSION: dict[ParameterKind, int] = {"all": 0, "matrix": 2, "conv": 3}
 # OGM-GE's released code adds this to the standard deviation.
 _NOISE_FLOOR = 1e-8
 

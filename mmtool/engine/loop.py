@@ -82,7 +82,8 @@ def _train_epoch(run: Fit) -> None:
     if progress.step_in_epoch == 0:
         _take_snapshot(job, "epoch_start")
         job.method.begin_epoch(ctx)
-    visits, is_weighted = _planned_visits(job, ctx)
+        job.plan = job.method.plan_epoch(ctx)
+    visits, is_weighted = _planned_visits(job)
     steps_per_epoch = num_batches(len(visits), config.batch_size)
     loaded_shares = job.train_loader.run(
         _shares(job, visits, steps_per_epoch), epoch=progress.epoch
@@ -107,9 +108,9 @@ def _train_epoch(run: Fit) -> None:
     progress.step_in_epoch = 0
 
 
-def _planned_visits(job: Job, ctx: EpochContext) -> tuple[Visits, bool]:
+def _planned_visits(job: Job) -> tuple[Visits, bool]:
     """Give the visits of this epoch in their order, and whether samples are weighted."""
-    plan = job.method.plan_epoch(ctx)
+    plan = job.plan
     visits = job.train_visits()
     if plan is not None:
         visits = Visits(

@@ -166,13 +166,9 @@ def _restore_combined(
     offset = 0
     for group in job.gradients.names():
         parameters = [p for _, p in job.groups[group]]
+        here = slice(offset, offset + len(parameters))
         by_term = {
-            name: [
-                torch.zeros_like(p) if g is None else g
-                for p, g in zip(
-                    parameters, grads[offset : offset + len(parameters)], strict=True
-                )
-            ]
+            name: [_in_layout_of(p, g) for p, g in zip(parameters, grads[here], strict=True)]
             for name, grads in sorted(collected.items())
         }
         for grads in by_term.values():
@@ -182,6 +178,17 @@ def _restore_combined(
             # The sum over ranks that follows must leave the combined gradient as it is.
             parameter.grad = gradient / job.ranks.world
         offset += len(parameters)
+
+
+def _in_layout_of(parameter: Tensor, gradient: Tensor | None) -> Tensor:
+    """Give a gradient in its parameter's memory layout, as `backward` would.
+
+    `autograd.grad` returns whatever layout a kernel chose for this batch; ranks would then add up
+    norms and means in different orders and drift apart in the last bit.
+    """
+    if gradient is None:
+        return torch.zeros_like(parameter)
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _publish(sums: _Sums, ctx: StepContext, global_size: int) -> None:

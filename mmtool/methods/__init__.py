@@ -1,0 +1,1 @@
+"""One file per balancing method; `mmtool list methods` shows them."""

@@ -28,9 +28,11 @@ from mmtool.media.spec import SeriesSpec as SeriesSpec
 from mmtool.media.spec import Source as Source
 from mmtool.media.spec import Spec as Spec
 from mmtool.media.spec import TextSpec as TextSpec
+from mmtool.prepare.splits import draw_share as draw_share
 from mmtool.prepare.table import Table as Table
 from mmtool.prepare.table import TableRow as TableRow
 from mmtool.prepare.table import read_table as read_table
+from mmtool.text import suggestion as suggestion
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -61,8 +62,8 @@ def decode_clip(
             # A copy for each column: `finish` may change arrays in place.
             arrays[name] = decoded[source, spec].copy()
         except media.failure as error:
-            reason = str(getattr(error, "reason", "decode-error"))
-            failed[column.modality] = Skipped(reason, f"{column.modality}: {error}")
+            detail = f"{column.modality}: {error}"
+            failed[column.modality] = Skipped(_reason(error), detail)
     arrays = {n: a for n, a in arrays.items() if plan.columns[n].modality not in failed}
     if failed and not (keep_partial and arrays):
         return next(iter(failed.values()))
@@ -83,10 +84,31 @@ def _finished(
                 fix="return exactly the columns that were given",
             )
     for name, array in arrays.items():
+        if array.ndim and len(array) == 0:
+            raise UnfitSample("empty", f"{name} has no samples")
         spec = plan.columns[name].spec
         if isinstance(spec, AudioSpec) and spec.feature is not None:
             arrays[name] = media.log_mel(array, spec.rate_hz, spec.feature)
     return arrays
+
+
+def decode_or_skip(
+    clip: Clip, plan: Plan, media: MediaRoom, *, keep_partial: bool
+) -> Mapping[str, AnyArray] | Skipped:
+    """Decode a clip; unreadable data is a reason to skip it, anything else names the clip."""
+    try:
+        return decode_clip(clip, plan, media, keep_partial=keep_partial)
+    except (UnfitSample, media.failure) as error:
+        return Skipped(_reason(error), str(error))
+    except MmtoolError:
+        raise
+    except Exception as error:
+        raise WorkFailed(
+            f"clip {clip.id!r} broke the decoding: {type(error).__name__}: {error}",
+            where=str(plan.preparer.file),
+            why="finished shards are kept",
+            fix="correct the preparer, or leave the clip out",
+        ) from error
 
 
 def make_sample(
@@ -98,24 +120,13 @@ def make_sample(
     keep_partial: bool = False,
 ) -> Sample | Skipped:
     """Give a clip in the form the store takes, with its flags and statistics."""
+    arrays = decode_or_skip(clip, plan, media, keep_partial=keep_partial)
+    if isinstance(arrays, Skipped):
+        return arrays
     try:
-        arrays = decode_clip(clip, plan, media, keep_partial=keep_partial)
-        if isinstance(arrays, Skipped):
-            return arrays
         samples = {name: as_sample(name, columns[name], array) for name, array in arrays.items()}
     except UnfitSample as unfit:
         return Skipped(unfit.reason, str(unfit))
-    except media.failure as error:
-        return Skipped(str(getattr(error, "reason", "decode-error")), str(error))
-    except MmtoolError:
-        raise
-    except Exception as error:
-        raise WorkFailed(
-            f"clip {clip.id!r} broke the decoder: {type(error).__name__}: {error}",
-            where=str(plan.preparer.file),
-            why="finished shards are kept",
-            fix="correct the preparer, or leave the clip out",
-        ) from error
     flags = {flag for name, array in samples.items() for flag in flags_of(columns[name], array)}
     trains = "train" in clip.split.values()
     moments = {
@@ -127,7 +138,7 @@ def make_sample(
 
 
 def probe(
-    plan: Plan, media: MediaRoom, workers: int
+    plan: Plan, media: MediaRoom, workers: int, *, keep_partial: bool = False
 ) -> tuple[dict[str, ColumnInfo], dict[str, float]]:
     """Decode a few clips spread over the list; give the columns and their mean lengths.
 
@@ -139,7 +150,8 @@ def probe(
         chosen += [having[i] for i in _spread(len(having), 4)]
     unique = list({clip.id: clip for clip in chosen}.values())
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        found = list(in_order(pool, lambda c: _probe_one(c, plan, media), unique, 2 * workers))
+        one = partial(decode_or_skip, plan=plan, media=media, keep_partial=keep_partial)
+        found = list(in_order(pool, one, unique, 2 * workers))
     good = [item for item in found if not isinstance(item, Skipped)]
     if not good:
         raise _nothing_decodes([item for item in found if isinstance(item, Skipped)])
@@ -183,11 +195,8 @@ def in_order(
             future.cancel()
 
 
-def _probe_one(clip: Clip, plan: Plan, media: MediaRoom) -> Mapping[str, AnyArray] | Skipped:
-    try:
-        return decode_clip(clip, plan, media, keep_partial=True)
-    except media.failure as error:
-        return Skipped(str(getattr(error, "reason", "decode-error")), str(error))
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", "decode-error"))
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -68,8 +68,6 @@ def as_sample(name: str, column: ColumnInfo, array: AnyArray) -> AnyArray:
         raise _wrong_dtype(name, column, array)
     if column.kind == "frames" and array.ndim == len(column.shape) + 1 and array.shape[0] == 1:
         array = array[0]
-    if column.ragged and array.ndim == len(column.shape) + 1 and len(array) == 0:
-        raise UnfitSample("empty", f"{name} has no samples")
     shape = array.shape[1:] if column.ragged else array.shape
     if array.ndim != len(column.shape) + column.ragged or shape != column.shape:
         found = list(array.shape)

@@ -1,6 +1,8 @@
 """Find a preparer by name or by file, check that it keeps the contract, and read its options."""
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +119,9 @@ def parse_options(preparer: LoadedPreparer, given: Mapping[str, str]) -> Options
     try:
         return model.model_validate_strings(dict(given), strict=False)
     except ValidationError as error:
+        with contextlib.suppress(ValidationError):
+            # Choices of numbers and lists cannot be read from text, but from JSON.
+            return model.model_validate(_json_values(given, error), strict=False)
         problems = [
             f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg']}"
             for item in error.errors()
@@ -126,6 +131,15 @@ def parse_options(preparer: LoadedPreparer, given: Mapping[str, str]) -> Options
             where="; ".join(problems),
             fix=f"mmtool list datasets {preparer.name}",
         ) from error
+
+
+def _json_values(given: Mapping[str, str], error: ValidationError) -> dict[str, Any]:
+    values: dict[str, Any] = dict(given)
+    for item in error.errors():
+        key = str(item["loc"][0]) if item["loc"] else ""
+        with contextlib.suppress(ValueError, KeyError):
+            values[key] = json.loads(given[key])
+    return values
 
 
 def options_json(options: Options) -> dict[str, Any]:

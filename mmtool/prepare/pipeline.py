@@ -69,12 +69,13 @@ def prepare(
         limit=request.limit,
         allow_leak=request.allow_leak,
         workers=workers,
+        read_content=not request.dry_run,
     )
     if request.dry_run:
         seconds = time.monotonic() - started
         return PrepareResult(request.out, inventory_report(plan), "", seconds)
     progress(Progress(0, len(plan.clips), 0, 0.0, None, "probe"))
-    columns, lengths = probe(plan, media, workers)
+    columns, lengths = probe(plan, media, workers, keep_partial=request.missing_modality == "keep")
     _check_room(request.out, len(plan.clips), columns, lengths)
     writer = StoreWriter(request.out)
     full_pass = _FullPass(request, plan, columns, media, writer, progress)

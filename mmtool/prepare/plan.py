@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmtool.errors import RequestError, SourceError
-from mmtool.prepare.api import Clip, Column, Options
+from mmtool.prepare.api import Clip, Column, Options, Source
 from mmtool.prepare.checks import check_clips
 from mmtool.prepare.loader import LoadedPreparer, options_json
 from mmtool.prepare.request import MediaRoom
@@ -74,8 +74,13 @@ def make_plan(
     limit: int | None,
     allow_leak: bool,
     workers: int,
+    read_content: bool = True,
 ) -> Plan:
-    """Ask the preparer for its clips and check them; nothing is decoded."""
+    """Ask the preparer for its clips and check them; nothing is decoded.
+
+    Without `read_content` raw files are only looked for, which is quick, and their fingerprints
+    say no more than whether they are there.
+    """
     columns = dict(preparer.columns(root, options))
     _check_names(preparer, columns)
     classes = tuple(preparer.classes(root, options))
@@ -94,7 +99,9 @@ def make_plan(
         modalities=sorted_modalities({column.modality for column in columns.values()}),
         protocols=protocols,
         clips=tuple(clips),
-        fingerprints=_fingerprints(clips, media, workers),
+        fingerprints=_fingerprints(
+            clips, media if read_content else replace(media, fingerprint=_presence), workers
+        ),
     )
 
 
@@ -137,6 +144,10 @@ def _shuffle_key(text: str) -> str:
 
 def _facts(clip: Clip) -> list[Any]:
     return [clip.id, clip.label, sorted(clip.sources), dict(clip.split), clip.group]
+
+
+def _presence(source: Source) -> str:
+    return "found" if source.text is not None or source.path.exists() else ""
 
 
 def _fingerprints(

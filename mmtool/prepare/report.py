@@ -61,6 +61,7 @@ def full_report(
         },
         "lengths": {name: _spread(plan, name, found) for name, found in lengths.items()},
         "shared_groups": _shared_groups(plan, kept),
+        "identical_content": _identical_content(plan),
         "bytes": sum(file.bytes for file in manifest.files()),
         "num_shards": len(manifest.shards),
         "decoded": decoded,
@@ -138,6 +139,25 @@ def _shared_groups(plan: Plan, clips: Sequence[Clip]) -> dict[str, dict[str, int
             shared = groups["train"] & (groups["val"] | groups["test"])
             found[protocol] = {"groups": len(everyone), "shared": len(shared)}
     return found
+
+
+def _identical_content(plan: Plan) -> dict[str, list[list[str]]]:
+    """Give pairs of clips with byte-identical raw data that differ in split or in label."""
+    first: dict[tuple[str, str, int | None, float, float | None], Clip] = {}
+    found: dict[str, list[list[str]]] = {"across_splits": [], "across_labels": []}
+    for clip, fingerprints in zip(plan.clips, plan.fingerprints, strict=True):
+        for modality, content in fingerprints.items():
+            source = clip.sources[modality]
+            if not content or source.text is not None:
+                continue
+            key = (modality, content, source.row, source.start_s, source.end_s)
+            other = first.setdefault(key, clip)
+            shared = set(other.split) & set(clip.split)
+            if any(other.split[protocol] != clip.split[protocol] for protocol in shared):
+                found["across_splits"].append([other.id, clip.id, modality])
+            if other.label != clip.label:
+                found["across_labels"].append([other.id, clip.id, modality])
+    return {name: pairs[:NUM_NAMED] for name, pairs in found.items() if pairs}
 
 
 def _estimated_bytes(plan: Plan) -> int:

@@ -63,6 +63,9 @@ def _result_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"  for example: {found['example'].splitlines()[0]}")
     for flag, found in report["flags"].items():
         lines.append(f"kept {found['count']:,} ({flag}): {_some(found['ids'], found['count'])}")
+    for name, pairs in report["identical_content"].items():
+        some = _some([f"{a} = {b} ({modality})" for a, b, modality in pairs])
+        lines.append(f"note: identical content {name.replace('_', ' ')}: {some}")
     for column, spread in report["lengths"].items():
         if "median" in spread:
             lines.append(

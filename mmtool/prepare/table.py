@@ -29,6 +29,21 @@ class Table:
         """Give the error that points at a line of this file."""
         return line_error(self.path, line, what, fix, why)
 
+    def refuse_repeated_ids(self) -> None:
+        """Refuse an `id` that is listed twice, above all in two of the column `split`."""
+        seen: dict[str, TableRow] = {}
+        for row in self.rows:
+            first = seen.setdefault(row.cells["id"], row)
+            if first is row:
+                continue
+            what = f"id {row.cells['id']!r} is on line {first.line} and on line {row.line}"
+            one, two = first.cells.get("split"), row.cells.get("split")
+            if one != two:
+                why = "a model would be tested on what it was trained on"
+                what = f"{what}, in two splits: {one} and {two}"
+                raise self.error(row.line, what, "keep one of the two lines", why)
+            raise self.error(row.line, what, "give every clip an id of its own")
+
 
 def line_error(path: Path, line: int, what: str, fix: str, why: str = "") -> SourceError:
     """Give the error that points at a line of a file."""

@@ -1,9 +1,10 @@
 """The run log, schema `mmtool-log/1.0`: what training writes and diagnosis reads.
 
 One append-only JSON-lines file per rank, `log/rank<N>.jsonl`, flushed per line, plus
-`log/system.rank<N>.jsonl`. Strict JSON: a non-finite number is written as null and its key is listed
-in `"bad"`. A reader ignores keys and kinds it does not know, and refuses another major version.
-After a resume the same step may occur twice; the line with the highest attempt wins.
+`log/system.rank<N>.jsonl`. Strict JSON: a non-finite number is written as null and its key is
+listed in `"bad"`. A reader ignores keys and kinds it does not know, and refuses another major
+version. After a resume the same step may occur twice; the line with the highest attempt wins, and
+lines of an earlier attempt beyond the point of the resume do not count.
 
 Every line has `k` (kind) and `t` (seconds since the epoch). Durations are in milliseconds (`ms`).
 
@@ -20,7 +21,8 @@ epoch  epoch (0-based), step (steps done), split "train" | "val" | "test", n, lo
          drop      fused accuracy minus accuracy with this modality permuted over samples
          flip      share of predictions that change when this modality is permuted
          probe     accuracy of a linear probe on the detached features (absent without probes)
-sys    cpu_percent, rss_mb, load1, and with a GPU: gpus [{util, mem_mb, power_w, temp_c}]
+sys    cpu_percent and rss_mb of the process, host_cpu_percent, load1, psi_cpu | psi_io | psi_memory
+       (pressure, where the kernel has it), with a GPU: gpus [{util, mem_mb, power_w, temp_c}]
 event  what: checkpoint | resume | signal | nonfinite | warning | method, and free fields
 end    status done | failed | stopped, reason
 

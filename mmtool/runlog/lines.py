@@ -54,7 +54,7 @@ def check_schema(events: Iterable[Event], path: Path) -> None:
         given_name, _, version = given.rpartition("/")
         if (given_name, version.partition(".")[0]) != (name, major):
             raise RunDirectoryError(
-                f"the run log has schema {given or 'unknown'!r}, this mmtool reads {name}/{major}.x",
+                f"the log has schema {given or 'unknown'!r}, this mmtool reads {name}/{major}.x",
                 where=str(path),
                 why="another major version gives the same names another meaning",
                 fix="read it with the mmtool that wrote it: env.json in the run names the version",

@@ -1,22 +1,17 @@
-"""From a run directory to tables: sorted, without repetitions, whatever state the run is in.
+"""From a run directory to tables: sorted and without repetitions, whatever state the run is in."""
 
-After a resume a step may have been logged twice. The line of the highest attempt wins, and what an
-earlier attempt logged beyond the point of the resume is left out, repeated or not: the training
-that counts never went there.
-"""
-
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mmtool.errors import RunDirectoryError
+from mmtool.runlog.collect import LogRow, collect
 from mmtool.runlog.events import Event
-from mmtool.runlog.lines import check_schema, read_events
-from mmtool.runlog.rundir import RunDir
+from mmtool.runlog.lines import read_events
+from mmtool.runlog.rundir import RunDir, is_run
 
 PHASES = ("step", "data", "transfer", "forward", "backward", "sync", "optimizer")
 STEP_KEYS = ("rank", "step", "epoch", "n", "loss", "lr", "gnorm", "skipped", "attempt")
@@ -28,9 +23,10 @@ EPOCH_MODALITY_COLUMNS = ("epoch", "split", "modality", *EPOCH_METRICS)
 SYSTEM_COLUMNS = ("rank", "t", "cpu_percent", "rss_mb", "load1")
 EVENT_COLUMNS = ("rank", "attempt", "t", "what", "step")
 
-_KNOWN_KINDS = frozenset({"head", "step", "epoch", "event", "end"})
-_WORDS = frozenset({"modality", "how", "split", "what"})
-_WHOLE = frozenset({"rank", "step", "epoch", "attempt"})
+_TEXT_COLUMNS = frozenset({"modality", "how", "split", "what", "skipped", "gpus"})
+_WHOLE_COLUMNS = frozenset({"rank", "attempt"})
+
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +34,7 @@ class RunTables:
     """Everything a run logged; an empty table has its columns all the same."""
 
     head: dict[str, Any]
-    """Head of the last attempt of the first rank, empty when none was written."""
+    """Head of the first rank's last attempt, empty when none was written."""
     status: dict[str, Any]
     attempts: tuple[dict[str, Any], ...]
     """Heads of all attempts of the first rank, oldest first."""
@@ -47,29 +43,17 @@ class RunTables:
     step_modalities: pd.DataFrame
     """One row per rank, step and modality, one column per metric."""
     epochs: pd.DataFrame
+    """One row per epoch and split."""
     epoch_modalities: pd.DataFrame
+    """One row per epoch, split and modality."""
     system: pd.DataFrame
     """One row per sample; `gpus` as logged, and flat as `gpu_<metric>_<index>`."""
     events: pd.DataFrame
+    """What happened, by time, of every attempt."""
     end: dict[str, Any] | None
     """End line of the last attempt; None while it runs and after a kill."""
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Collected:
-    """Events of all ranks with the attempt each belongs to."""
-
-    heads: list[Event] = field(default_factory=list)
-    end: dict[str, Any] | None = None
-    rows: list[tuple[int, int, Event]] = field(default_factory=list)
-    """(rank, attempt, event)"""
-    warnings: list[str] = field(default_factory=list)
-    unknown: Counter[str] = field(default_factory=Counter)
-
-    def of_kind(self, kind: str) -> list[tuple[int, int, Event]]:
-        """Give the rows of one kind."""
-        return [row for row in self.rows if row[2]["k"] == kind]
+    """Sentences about what could not be read."""
 
 
 def load_run(path: Path) -> RunTables:
@@ -77,111 +61,116 @@ def load_run(path: Path) -> RunTables:
     run = RunDir(path)
     logs = _numbered(run.log_dir, "rank")
     status = run.read_status()
-    if not logs and not status:
+    if not is_run(path):
         raise RunDirectoryError(
-            f"{path} is not a run directory",
+            f"{path} is not a run directory" if path.is_dir() else f"there is no directory {path}",
             where=str(path),
-            why="a run has log/rank0.jsonl and status.json; neither is there",
-            fix=f"ls -d {path.parent}/*/log",
+            why="a run holds log/ beside status.json or recipe.toml",
+            fix="ls runs    # and give one of these, or latest",
         )
-    found = _collect(logs)
-    starts = _starts(found)
-    steps = [r for r in found.of_kind("step") if _counts(r, starts, limit="step")]
-    epochs = [r for r in found.of_kind("epoch") if _counts(r, starts, limit="done")]
-    system, complaints = _system(run)
-    found.warnings += complaints
+    found = collect(logs)
+    system, warnings = _read_system(_numbered(run.log_dir, "system.rank"))
     if not found.heads:
-        found.warnings.append("no head line yet: the run was stopped before training began")
-    for kind, count in sorted(found.unknown.items()):
-        found.warnings.append(f"{count} lines of the unknown kind {kind!r} are ignored")
+        warnings.append("the log has no head line: the run ended before training began")
     return RunTables(
         head=found.heads[-1] if found.heads else {},
         status=status,
-        attempts=tuple(found.heads),
-        steps=_steps(steps),
-        step_modalities=_step_modalities(steps),
-        epochs=_epochs(epochs),
-        epoch_modalities=_epoch_modalities(epochs),
+        attempts=found.heads,
+        steps=_table(map(_step, found.steps), STEP_COLUMNS),
+        step_modalities=_table(_step_modalities(found.steps), STEP_MODALITY_COLUMNS),
+        epochs=_table(map(_epoch, found.epochs), EPOCH_COLUMNS),
+        epoch_modalities=_table(_epoch_modalities(found.epochs), EPOCH_MODALITY_COLUMNS),
         system=system,
-        events=_events(found.of_kind("event")),
+        events=_table(map(_event, found.events), EVENT_COLUMNS),
         end=found.end,
-        warnings=tuple(found.warnings),
+        warnings=(*found.warnings, *warnings),
     )
 
 
 def _numbered(folder: Path, stem: str) -> dict[int, Path]:
-    """Give the files `<stem><number>.jsonl` of a folder in the order of their numbers."""
-    names = {p.name[len(stem) : -len(".jsonl")]: p for p in folder.glob(f"{stem}*.jsonl")}
-    return {int(n): names[n] for n in sorted((n for n in names if n.isdecimal()), key=int)}
+    """Give the files `<stem><number>.jsonl` of a folder by their number."""
+    found = {path.name[len(stem) : -len(".jsonl")]: path for path in folder.glob(f"{stem}*.jsonl")}
+    return {int(number): path for number, path in found.items() if number.isdecimal()}
 
 
-def _collect(logs: Mapping[int, Path]) -> _Collected:
-    found = _Collected()
-    for rank, path in logs.items():
+def _step(row: LogRow) -> Record:
+    record = {key: row.event[key] for key in STEP_KEYS if key in row.event}
+    record |= {"rank": row.rank, "attempt": row.attempt}
+    record |= {f"ms_{name}": value for name, value in _mapping(row.event, "ms").items()}
+    record |= {f"term_{name}": value for name, value in _mapping(row.event, "terms").items()}
+    return record
+
+
+def _step_modalities(rows: Iterable[LogRow]) -> Iterator[Record]:
+    for row in rows:
+        keys = {"rank": row.rank, "step": row.step, "epoch": row.event.get("epoch")}
+        for modality, metrics in _modalities(row.event):
+            yield {**metrics, **keys, "modality": modality}
+
+
+def _epoch(row: LogRow) -> Record:
+    return {key: row.event.get(key) for key in EPOCH_COLUMNS}
+
+
+def _epoch_modalities(rows: Iterable[LogRow]) -> Iterator[Record]:
+    for row in rows:
+        keys = {"epoch": row.event["epoch"], "split": row.event["split"]}
+        for modality, metrics in _modalities(row.event):
+            yield {**metrics, **keys, "modality": modality}
+
+
+def _event(row: LogRow) -> Record:
+    fields = {key: value for key, value in row.event.items() if key != "k"}
+    return {**fields, "rank": row.rank, "attempt": row.attempt}
+
+
+def _read_system(logs: Mapping[int, Path]) -> tuple[pd.DataFrame, list[str]]:
+    records: list[Record] = []
+    warnings: list[str] = []
+    for rank, path in sorted(logs.items()):
         log = read_events(path)
-        check_schema(log.events, path)
-        found.warnings += log.warnings
-        is_first = rank == min(logs)
-        attempt = 0
+        warnings += log.warnings
         for event in log.events:
-            kind = event["k"]
-            if kind == "head":
-                attempt = _as_int(event.get("attempt"), attempt + 1)
-            if kind not in _KNOWN_KINDS:
-                found.unknown[kind] += 1
-            elif kind == "head" and is_first:
-                found.heads.append(event)
-                found.end = None
-            elif kind == "end" and is_first:
-                found.end = event
-            elif kind not in ("head", "end"):
-                found.rows.append((rank, attempt, event))
-    return found
+            if event["k"] == "sys":
+                fields = {key: value for key, value in event.items() if key not in ("k", "bad")}
+                records.append({**fields, **_flat_gpus(event), "rank": rank})
+    frame = _table(records, SYSTEM_COLUMNS)
+    return frame.sort_values(["rank", "t"], kind="stable", ignore_index=True), warnings
 
 
-def _starts(found: _Collected) -> dict[int, int]:
-    """Give the step at which each attempt began: where it resumed, else its first logged step."""
-    starts: dict[int, int] = {}
-    for _, attempt, event in found.rows:
-        is_resume = event["k"] == "event" and event.get("what") == "resume"
-        step = _as_int(event.get("step"), -1)
-        if step >= 0 and (is_resume or event["k"] == "step"):
-            starts[attempt] = min(step, starts.get(attempt, step))
-    return starts
+def _flat_gpus(event: Event) -> Record:
+    gpus = event.get("gpus")
+    return {
+        f"gpu_{metric}_{index}": value
+        for index, gpu in enumerate(gpus if isinstance(gpus, list) else ())
+        if isinstance(gpu, dict)
+        for metric, value in gpu.items()
+    }
 
 
-def _counts(row: tuple[int, int, Event], starts: Mapping[int, int], *, limit: str) -> bool:
-    """Tell whether no later attempt began before this row; `done` rows stand after their step."""
-    _, attempt, event = row
-    last = _as_int(event.get("step"), -1) - (limit == "done")
-    if last < (-1 if limit == "done" else 0):
-        return limit == "done"
-    return all(last < start for later, start in starts.items() if later > attempt)
+def _mapping(event: Event, key: str) -> Mapping[str, Any]:
+    value = event.get(key)
+    return value if isinstance(value, dict) else {}
 
 
-def _steps(rows: list[tuple[int, int, Event]]) -> pd.DataFrame:
-    records = []
-    for rank, attempt, event in rows:
-        record = {key: event.get(key) for key in STEP_KEYS if key in event}
-        record |= {"rank": rank, "attempt": attempt}
-        record |= {f"ms_{name}": value for name, value in _mapping(event, "ms").items()}
-        record |= {f"term_{name}": value for name, value in _mapping(event, "terms").items()}
-        records.append(record)
-    return _table(records, STEP_COLUMNS, key=("rank", "step"))
+def _modalities(event: Event) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for modality, metrics in sorted(_mapping(event, "m").items()):
+        if isinstance(metrics, dict):
+            yield modality, metrics
 
 
-def _step_modalities(rows: list[tuple[int, int, Event]]) -> pd.DataFrame:
-    records = [
-        {**metrics, "rank": rank, "step": event.get("step"), "epoch": event.get("epoch")}
-        | {"modality": modality}
-        for rank, _, event in _by_attempt(rows)
-        for modality, metrics in _modalities(event)
-    ]
-    return _table(records, STEP_MODALITY_COLUMNS, key=("rank", "step", "modality"))
-
-
-def _epochs(rows: list[tuple[int, int, Event]]) -> pd.DataFrame:
-    records = [
-        {key: event.get(key) for key in EPOCH_COLUMNS} for _, _, event in _by_attempt(rows)
-    ]
-    return _table(records, EPOCH_COLUMNS, key=("epoch", "split"))
+def _table(records: Iterable[Record], columns: Sequence[str]) -> pd.DataFrame:
+    """Give a table with at least these columns, which exist even where there are no rows."""
+    listed = list(records)
+    known = dict.fromkeys(columns)
+    for record in listed:
+        known.update(dict.fromkeys(record))
+    frame = pd.DataFrame.from_records(listed, columns=list(known))
+    for name in frame.columns:
+        if not frame[name].isna().all():
+            continue
+        if name in _TEXT_COLUMNS:
+            frame[name] = frame[name].astype("object")
+        else:
+            frame[name] = frame[name].astype("int64" if name in _WHOLE_COLUMNS else "float64")
+    return frame

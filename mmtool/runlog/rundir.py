@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mmtool.errors import EnvironmentLacks
+from mmtool.errors import EnvironmentLacks, RunDirectoryError
 from mmtool.runlog.lock import hold_lock
+from mmtool.text import plural, suggestion
 
 _FOLDERS = ("log", "ckpt", "report")
 
@@ -83,7 +84,9 @@ class RunDir:
     def write_status(self, **fields: Any) -> None:
         """Replace the given fields of `status.json` atomically and keep the others."""
         updated = datetime.now(UTC).isoformat(timespec="seconds")
-        replace_text(self.status_path, _as_json({**self.read_status(), **fields, "updated": updated}))
+        replace_text(
+            self.status_path, _as_json({**self.read_status(), **fields, "updated": updated})
+        )
 
     def read_status(self) -> dict[str, Any]:
         """Give the fields of `status.json`, none when it is absent or damaged."""
@@ -132,6 +135,88 @@ def point_latest(runs_root: Path, run: RunDir) -> None:
         text.unlink(missing_ok=True)
 
 
+def resolve_run(text: str, runs_root: Path) -> RunDir:
+    """Find a run by path, by name, by the start of its name, or as `latest`."""
+    path = Path(text)
+    for candidate in (path, runs_root / text):
+        if is_run(candidate):
+            return RunDir(candidate.resolve())
+    if path.name == "latest":
+        parent = runs_root if text == "latest" else path.parent
+        return _read_latest(parent, runs_root)
+    if path.is_dir():
+        raise RunDirectoryError(
+            f"{text} is a directory, but not a run",
+            where=str(path.resolve()),
+            why="a run holds log/ and status.json or recipe.toml",
+            fix=_list_fix(path if run_names(path) else runs_root),
+        )
+    names = run_names(runs_root)
+    matches = [name for name in names if name.startswith(text)] if text else []
+    if len(matches) == 1:
+        return RunDir((runs_root / matches[0]).resolve())
+    if matches:
+        raise RunDirectoryError(
+            f"{text!r} is the start of {plural(len(matches), 'run')}",
+            where=str(runs_root),
+            why="\n    ".join(("it could be", *matches[-5:])),
+            fix=f"give more of the name, for example {matches[-1]}",
+        )
+    raise RunDirectoryError(
+        f"there is no run {text!r}",
+        where=str(runs_root),
+        why=_suggestion(text, names),
+        fix=_list_fix(runs_root),
+    )
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a directory has what every run has."""
+    marks = ("status.json", "recipe.toml", "resolved.toml")
+    return (path / "log").is_dir() and (
+        any((path / mark).is_file() for mark in marks) or any((path / "log").glob("rank*.jsonl"))
+    )
+
+
+def run_names(runs_root: Path) -> list[str]:
+    """Give the names of all runs below a folder, oldest first."""
+    if not runs_root.is_dir():
+        return []
+    return sorted(p.name for p in runs_root.iterdir() if not p.is_symlink() and is_run(p))
+
+
+def _read_latest(parent: Path, runs_root: Path) -> RunDir:
+    """Follow `latest.txt`, written where the file system has no links."""
+    text = parent / "latest.txt"
+    if text.is_file():
+        named = parent / text.read_text(encoding="utf-8").strip()
+        if is_run(named):
+            return RunDir(named.resolve())
+    link = parent / "latest"
+    gone = link.is_symlink() and not link.exists()
+    raise RunDirectoryError(
+        f"the latest run, {link.readlink()}, was removed" if gone else "there is no latest run",
+        where=str(parent),
+        why=_newest(run_names(parent)),
+        fix=_list_fix(runs_root),
+    )
+
+
+def _suggestion(text: str, names: list[str]) -> str:
+    containing = [name for name in names if text and text in name]
+    if containing:
+        return f"did you mean {containing[-1]!r}?"
+    return suggestion(text, names, otherwise=_newest(names))
+
+
+def _newest(names: list[str]) -> str:
+    return f"the newest run is {names[-1]}" if names else "there are no runs yet"
+
+
+def _list_fix(runs_root: Path) -> str:
+    return f"ls {runs_root}" if runs_root.is_dir() else "mmtool train RECIPE"
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write a whole file so that a reader sees the old or the new one, never a part."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -147,18 +232,21 @@ def replace_text(path: Path, text: str) -> None:
         raise EnvironmentLacks(
             f"{path.name} cannot be written: {error.strerror or error}",
             where=str(path),
-            fix=f"df -h {path.parent}    # make room, or choose another folder with --runs-root",
+            fix=f"df -h {path.parent}    # make room, or choose another folder with --runs-dir",
         ) from error
 
 
 def _claim(runs_root: Path, name: str) -> RunDir:
     """Make a directory that no other process got; two runs may start in the same second."""
     while True:
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        path = runs_root / f"{stamp}_{name}_{secrets.token_hex(2)}"
+        path = runs_root / f"{_timestamp()}_{name}_{secrets.token_hex(2)}"
         with suppress(FileExistsError):
             path.mkdir()
             return RunDir(path)
+
+
+def _timestamp() -> str:
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
 
 
 def _file_name(text: str) -> str:

@@ -51,7 +51,9 @@ class EventWriter:
         line = encode_event(kind, fields, t=self._clock())
         with self._lock:
             if self._fd < 0:
-                raise Bug(f"event {kind!r} was written after the log was closed", where=str(self.path))
+                raise Bug(
+                    f"event {kind!r} was written after the log was closed", where=str(self.path)
+                )
             try:
                 self._append(line)
                 if kind in self._fsync_kinds or fields.get("what") in self._fsync_kinds:

@@ -198,9 +198,7 @@ def _step(scenario: Scenario, step: int, generator: random.Random) -> dict[str, 
     }
 
 
-def _epoch(
-    scenario: Scenario, epoch: int, split: str, generator: random.Random
-) -> dict[str, Any]:
+def _epoch(scenario: Scenario, epoch: int, split: str, generator: random.Random) -> dict[str, Any]:
     truths = TRUTH[scenario]
     learnt = _progress(epoch + 1)
     rows = {m: _row(truth, epoch, split, generator) for m, truth in truths.items()}

@@ -51,7 +51,8 @@ def clips(root, options):
     for number in range(options.num_clips):
         text = f"sentence {number}"
         source = Source(path=Path(__file__), text=text)
-        yield Clip(f"c{number:03d}", number % 2, {"text": source}, {"main": splits[number // 2 % 4]})
+        split = {"main": splits[number // 2 % 4]}
+        yield Clip(f"c{number:03d}", number % 2, {"text": source}, split)
 '''
 
 

@@ -86,16 +86,22 @@ def test_options_that_cancel_each_other_are_refused(capsys):
     assert "--quiet and --verbose cannot be given together" in capsys.readouterr().err
 
 
-def test_help_in_a_process_loads_nothing_heavy():
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["list"], ["list", "datasets"], ["list", "rule", "straggler"]],
+    ids=str,
+)
+def test_help_and_lists_load_nothing_heavy(arguments):
     code = (
         "import sys\n"
         "from mmtool.cli.app import run\n"
-        "assert run(['--help']) == 0\n"
+        "assert run(sys.argv[1:]) == 0\n"
         "heavy = {'torch', 'pandas', 'numpy', 'cv2', 'torchaudio', 'torchcodec', 'rich'}\n"
         "found = heavy & set(sys.modules)\n"
         "sys.exit(f'loaded {sorted(found)}' if found else 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmtool.cli.output import Output
-from mmtool.cli.progress import LinePolicy, Stage, TrainDisplay
+from mmtool.cli.progress import LinePolicy, Stage
 
 
 class Clock:
@@ -48,7 +48,8 @@ def test_without_a_total_only_time_counts():
 def test_off_a_terminal_there_is_a_line_at_the_start_now_and_then_and_at_the_end(capsys):
     clock = Clock()
 
-    with Stage(Output(environ={}), "work", 100, clock=clock) as stage:
+    with Stage(Output(environ={}), "work", clock=clock) as stage:
+        stage.start(100)
         for done in range(1, 101):
             clock.now += 1.0
             stage.update(done, note="fine")
@@ -73,6 +74,17 @@ def test_a_stage_that_breaks_says_stopped(capsys):
         break_off()
 
     assert capsys.readouterr().err.splitlines()[-1] == "work 3/10: stopped in 0.0 s"
+
+
+def test_a_stage_that_never_began_leaves_no_line(capsys):
+    def refuse():
+        with Stage(Output(environ={}), "work", 10, clock=Clock()):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        refuse()
+
+    assert capsys.readouterr().err == ""
 
 
 def test_quiet_shows_no_progress(capsys):
@@ -105,45 +117,3 @@ def test_markup_in_a_title_stays_text_in_the_bar(monkeypatch):
         stage.update(1)
 
     assert "[train] x[/]" in stream.getvalue()
-
-
-def step(number, loss=0.5, **more):
-    return {"k": "step", "step": number, "epoch": number // 10, "n": 32, "loss": loss, **more}
-
-
-def test_training_is_drawn_from_its_events(capsys):
-    display = TrainDisplay(Output(environ={}), "demo")
-    display({"k": "head", "epochs": 2, "steps_per_epoch": 10})
-    for number in range(20):
-        display(step(number, ms={"step": 16.0}))
-    display({"k": "epoch", "epoch": 1, "split": "val", "acc": 0.75, "step": 20})
-    display(step(19, ms={"step": 16.0}))
-    display.close()
-
-    first, last = capsys.readouterr().err.splitlines()
-    assert first == "demo: started, 20 to do"
-    assert last.startswith("demo 20/20  epoch 2/2  loss 0.5000  2,000 clips/s  val acc 0.750: done")
-
-
-def test_a_warning_event_is_shown_and_a_non_finite_loss_is_named(capsys):
-    display = TrainDisplay(Output(environ={}), "demo")
-    display({"k": "head", "epochs": 1, "steps_per_epoch": 4})
-    display(step(0, loss=None))
-    display({"k": "event", "what": "warning", "message": "adam cancels scaling"})
-    display({"k": "event", "what": "nonfinite", "step": 7})
-    display.close()
-
-    text = capsys.readouterr().err
-    assert "warning: adam cancels scaling\n" in text
-    assert "warning: nonfinite at step 7\n" in text
-    assert "loss not finite" in text
-
-
-def test_events_of_unknown_kinds_are_passed_over(capsys):
-    display = TrainDisplay(Output(environ={}), "demo")
-
-    display({"k": "from the future"})
-    display(step(0))
-    display.close()
-
-    assert capsys.readouterr().err == ""

@@ -56,8 +56,8 @@ def test_check_shows_every_problem_with_its_place_and_starts_nothing(recipe):
 
     assert found.exit_code == 2
     assert found.stdout == ""
+    assert "demo.toml:14:" in found.stderr
     assert "demo.toml:15:" in found.stderr
-    assert "demo.toml:16:" in found.stderr
     assert "did you mean 'epochs'?" in found.stderr
     assert "error: 2 problems in demo.toml; nothing was started" in found.stderr
 
@@ -69,8 +69,8 @@ def test_check_of_several_recipes_reports_all_bad_ones(recipe):
     found = call("check", recipe, bad, "absent.toml")
 
     assert found.exit_code == 2
-    assert "bad.toml:15:" in found.stderr
-    assert "there is no recipe 'absent.toml'" in found.stderr
+    assert "bad.toml:14:" in found.stderr
+    assert "\nerror: there is no recipe" in found.stderr
     assert "2 of 3 recipes have problems" in found.stderr
 
 

@@ -24,7 +24,7 @@ SCALARS = st.one_of(
     st.text('ab\n\\" #]=', max_size=12).map(
         lambda s: '"""' + s.replace("\\", "\\\\").replace('"', '\\"') + '"""'
     ),
-    st.text("ab\n\\\" #]=", max_size=12).map(lambda s: f"'''{s}'''"),
+    st.text('ab\n\\" #]=', max_size=12).map(lambda s: f"'''{s}'''"),
     st.sampled_from(['""""""', '"""a"""""', "''''b'''", '"""x \\\n  y"""']),
 )
 GAPS = st.sampled_from(["", " ", "\n", " # a = [comment]\n ", "\n\n  "])

@@ -18,6 +18,8 @@ from mmtool.testing.training import train_here
 from safetensors.torch import load_file, save_file
 
 METHODS = registry.names("methods")
+# The contract's encoders have layers that OGM's default, convolutions only, would not select.
+OPTIONS = {"ogm": {"params": "matrix"}}
 SHAPES = ("alternating", "per_term", "epochal")
 FIXED = Path(__file__).with_name("control_shapes.py")
 # float32 sums in another order; learning rates here move weights by about 1e-1.
@@ -27,15 +29,15 @@ TOLERANCE = 2e-5
 def recipe_for(method: str, **train: object) -> Recipe:
     """A three-modality recipe with dropout-free encoders and a split into uneven batches."""
     name = f"{FIXED}" if method in SHAPES else method
-    options = {"shape": method} if method in SHAPES else {}
+    options = {"shape": method} if method in SHAPES else OPTIONS.get(method, {})
     return Recipe.model_validate(
         {
             "data": {"dataset": "fake"},
             "model": {
                 "encoders": {
-                    "audio": {"name": "mlp", "hidden": [12]},
-                    "image": {"name": "cnn", "width": 4},
-                    "motion": {"name": "series", "width": 6},
+                    "audio": {"name": "mlp", "hidden": (12,)},
+                    "image": {"name": "mlp", "hidden": (8,)},
+                    "motion": {"name": "series"},
                 }
             },
             "method": {"name": name, **options},

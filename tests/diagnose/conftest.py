@@ -34,7 +34,9 @@ def epoch_lines(
         ends = MODALITY[kind]
         probe = approach(1 / 6, ends["probe"], epoch)
         nll = 1.79 * (1 - 0.5 * probe)
-        row = {k: approach(0.2, ends[k], epoch, 2.0) for k in ("flip", "drop", "alone")}
+        row: dict[str, Any] = {
+            k: approach(0.2, ends[k], epoch, 2.0) for k in ("flip", "drop", "alone")
+        }
         row |= {"probe": probe, "probe_nll": nll, "acc": probe, "nll": nll, "how": "decompose"}
         fit = {"acc": probe + 0.03, "nll": nll - 0.05, "how": "decompose"}
         if name == overfit:

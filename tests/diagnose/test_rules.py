@@ -9,7 +9,9 @@ import pytest
 from mmtool import registry
 from mmtool.diagnose.api import closing_line, diagnose
 from mmtool.diagnose.finding import Finding, Report
-from mmtool.errors import MmtoolError
+from mmtool.diagnose.rules._advice import SCALING_METHODS
+from mmtool.errors import MmtoolError, RequestError
+from mmtool.testing.recorded import Scenario, write_run
 
 Plant = Callable[..., Path]
 DOMINATED = {"audio": "ignored", "image": "dominant"}
@@ -40,8 +42,10 @@ def test_a_dominant_image_and_a_neglected_audio_are_named_with_evidence(plant: P
     assert starved.evidence["cause"] == "neglected"
     assert starved.evidence["probe"] > 0.55 > starved.evidence["alone"]
     assert "mmtool train" in starved.advice
-    assert "image dominates" in closing_line(report)
-    assert "mmtool diagnose" in closing_line(report)
+    line = closing_line(report)
+    assert line.startswith("image dominates")
+    assert "try: mmtool diagnose" in line
+    assert "\n" not in line
 
 
 def test_balanced_modalities_give_no_warning_and_say_no_imbalance_found(plant: Plant) -> None:
@@ -96,6 +100,48 @@ def test_a_reference_from_another_dataset_is_refused_with_a_note(plant: Plant) -
     report = diagnose([joint, solo])
     assert only(report, "starved-modality").severity == "info"
     assert any("another dataset" in limit for limit in report.limits)
+
+
+def test_one_of_three_modalities_dominates_and_both_others_are_starved(plant: Plant) -> None:
+    report = diagnose([plant(modalities={**DOMINATED, "text": "ignored"})])
+    assert only(report, "dominant-modality").modality == "image"
+    starved = {f.modality for f in report.findings if f.rule == "starved-modality"}
+    assert starved == {"audio", "text"}
+
+
+@pytest.mark.parametrize("scenario", ["image_dominant", "balanced", "overfit", "loader_bound"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_recorded_scenarios_give_exactly_the_warnings_they_were_recorded_for(
+    tmp_path: Path, scenario: Scenario, seed: int
+) -> None:
+    expected = {
+        "image_dominant": {"dominant-modality", "starved-modality"},
+        "balanced": set(),
+        "overfit": {"unimodal-overfit"},
+        "loader_bound": {"loader-bound"},
+    }
+    report = diagnose([write_run(tmp_path / "run", scenario=scenario, epochs=6, seed=seed)])
+    assert {finding.rule for finding in report.at_least("warn")} == expected[scenario]
+
+
+def test_without_probes_the_sentence_says_that_no_probe_was_logged(plant: Plant) -> None:
+    run = plant(modalities=DOMINATED, omit=["probe", "probe_nll"])
+    assert "no probe was logged" in only(diagnose([run]), "starved-modality").what
+
+
+def test_balance_can_be_judged_at_an_earlier_epoch_but_not_at_one_that_is_missing(
+    plant: Plant,
+) -> None:
+    run = plant(modalities=DOMINATED)
+    assert diagnose([run], epoch=3).metrics["balance"]["epoch"] == 3
+    with pytest.raises(RequestError, match="no validation of epoch 99"):
+        diagnose([run], epoch=99)
+
+
+def test_scaling_gradients_is_not_advised_under_adam_without_a_warning(plant: Plant) -> None:
+    advice = only(diagnose([plant(modalities=DOMINATED)]), "starved-modality").advice
+    scales = any(f"method={name}" in advice for name in SCALING_METHODS)
+    assert ("adamw largely cancels" in advice) is scales
 
 
 def test_memorising_one_modality_is_named(plant: Plant) -> None:

@@ -56,7 +56,7 @@ PREPARER = """
 """
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -67,11 +67,11 @@ def decode(source: Source, spec: Spec) -> np.ndarray:
         assert source.text is not None
         return np.frombuffer(source.text.encode(), np.uint8).astype(np.int32) + 1
     if not source.path.exists():
-        raise Unreadable("missing", f"{source.path.name} does not exist")
+        raise UnreadableError("missing", f"{source.path.name} does not exist")
     try:
         array: np.ndarray = np.load(source.path)
     except ValueError as error:
-        raise Unreadable("not-media", str(error)) from error
+        raise UnreadableError("not-media", str(error)) from error
     if isinstance(spec, AudioSpec):
         assert spec.feature is None
     if isinstance(spec, FramesSpec):
@@ -88,7 +88,7 @@ def log_mel(wave: np.ndarray, rate_hz: int, feature: Any) -> np.ndarray:
     return np.full((1, feature.num_mels, feature.num_frames), level, dtype=np.float16)
 
 
-MEDIA = MediaRoom(decode, fingerprint, log_mel, Unreadable, {"numpy": "any"})
+MEDIA = MediaRoom(decode, fingerprint, log_mel, UnreadableError, {"numpy": "any"})
 
 
 def write_release(root: Path, num_clips: int = 23) -> Path:
@@ -99,9 +99,7 @@ def write_release(root: Path, num_clips: int = 23) -> Path:
         name = f"c{i:03d}"
         np.save(root / f"audio_{name}.npy", random.integers(-999, 999, 20 + i, dtype=np.int16))
         np.save(root / f"imu_{name}.npy", random.normal(size=(5 + i % 4, 3)).astype(np.float32))
-        np.save(
-            root / f"video_{name}.npy", random.integers(0, 256, (3, 4, 6)).astype(np.uint8)
-        )
+        np.save(root / f"video_{name}.npy", random.integers(0, 256, (3, 4, 6)).astype(np.uint8))
         split = ("train", "train", "train", "val", "test")[i % 5]
         lines.append(f"{name},{i % 2},{split},speaker{i % 3}")
     # Listed backwards: order must come from the ids.
@@ -127,9 +125,6 @@ class Release:
     def edit_list(self, change: Callable[[str], str]) -> None:
         path = self.root / "list.txt"
         path.write_text(change(path.read_text()))
-
-    def leftovers(self) -> list[Path]:
-        return [p for p in self.out.parent.iterdir() if p not in (self.root, self.preparer)]
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from mmtool.diagnose.metrics.intervals import (
 )
 from mmtool.diagnose.rules import _thresholds as limits
 from mmtool.diagnose.tables import Row, number, rows
+from mmtool.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,13 @@ def compute_balance(
     epochs = validation_epochs(run)
     if not epochs:
         return None
-    chosen = epoch if epoch in epochs else epochs[-1]
+    if epoch is not None and epoch not in epochs:
+        raise RequestError(
+            f"{run.name} has no validation of epoch {epoch}",
+            why=f"validated epochs: {epochs[0]} to {epochs[-1]}",
+            fix=f"mmtool diagnose {run.path}",
+        )
+    chosen = epochs[-1] if epoch is None else epoch
     fused_row = next(iter(rows(run.tables.epochs, split="val", epoch=chosen)), {})
     n = int(fused_row.get("n") or run.tables.head.get("num_val") or 0)
     acc = number(fused_row, "acc")

@@ -129,7 +129,7 @@ def _straggler(steps: pd.DataFrame) -> Straggler | None:
     last = wait.idxmin(axis=1)
     rank = last.mode().iloc[0]
     extra = wait.drop(columns=[rank]).sub(wait[rank], axis=0).clip(lower=0.0)
-    mean_step = float(steps["ms_step"].mean())
+    mean_step = float(steps[steps["step"].isin(wait.index)]["ms_step"].mean())
     return Straggler(
         rank=int(rank),
         arrives_last=float((last == rank).mean()),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from mmtool.diagnose.report.svg import WIDTH, nice_ticks, svg, text, thin, unit_scale
+from mmtool.diagnose.report.svg import WIDTH, nice_ticks, shorten, svg, text, thin, unit_scale
 
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "1 4", "12 4")
 LABEL_GAP = 15
@@ -40,7 +40,7 @@ def line_chart(
     lines = [Line(c.label, thin(c.points), c.colour, c.dash) for c in lines if c.points]
     if not lines:
         return ""
-    left, right, top, bottom = 48.0, 150.0, 24.0, 34.0
+    left, right, top, bottom = 48.0, 195.0, 30.0, 34.0
     xs = [x for c in lines for x, _ in c.points]
     ys = [y for c in lines for _, y in c.points]
     x_low, x_high = min(xs), max(xs)
@@ -66,7 +66,7 @@ def line_chart(
     if reference is not None:
         y = place(x_low, reference[1])[1]
         body.append(f'<path d="M{left:.1f} {y:.1f}H{plot_right:.1f}" class="reference"/>')
-        body.append(text(left + 4, y - 4, reference[0], kind="axis"))
+        body.append(text(plot_right - 4, y + 14, reference[0], anchor="end", kind="axis"))
     body += [_curve(c, [place(x, y) for x, y in c.points]) for c in lines]
     body += _end_labels(
         [(c, place(*c.points[-1])) for c in lines], plot_right, top, height - bottom
@@ -114,7 +114,7 @@ def _end_labels(
             f'<path d="M{x + 10:.1f} {y:.1f}h18" class="line s{line.colour % 6}" '
             f'stroke-dasharray="{dash}"/>'
         )
-        parts.append(text(x + 32, y + 4, line.label))
+        parts.append(text(x + 32, y + 4, shorten(line.label)))
     return parts
 
 
@@ -189,13 +189,13 @@ def bars_with_interval(
     """Draw shares between 0 and 1 with their intervals and an optional bound."""
     if not bars:
         return ""
-    left, right, row, top = 130.0, 130.0, 30.0, 22.0
+    left, right, row, top = 160.0, 140.0, 30.0, 22.0
     span = WIDTH - left - right
     height = top + row * len(bars) + 22
     body = [unit_scale(left, span, top, height - 22)]
     for index, b in enumerate(bars):
         y = top + index * row + row / 2
-        body.append(text(left - 8, y + 4, b.label, anchor="end"))
+        body.append(text(left - 8, y + 4, shorten(b.label), anchor="end"))
         body.append(
             f'<rect x="{left:g}" y="{y - 8:.1f}" width="{b.value * span:.1f}" height="16" '
             f'class="f{b.colour % 6}"/>'
@@ -231,7 +231,7 @@ def dot_plot(
     """Draw one row per modality with a differently shaped mark per question, on a 0 to 1 scale."""
     if not rows:
         return ""
-    left, right, row, top = 130.0, 30.0, 40.0, 46.0
+    left, right, row, top = 160.0, 30.0, 66.0, 46.0
     span = WIDTH - left - right
     bottom = top + row * len(rows)
     height = bottom + 22
@@ -242,15 +242,13 @@ def dot_plot(
         body.append(text(x + 4, top - 4, reference[0], kind="axis"))
     for index, (name, marks) in enumerate(rows.items()):
         y = top + index * row + row / 2
-        body.append(text(left - 8, y + 4, name, anchor="end"))
-        if marks:
-            ends = left + min(marks.values()) * span, left + max(marks.values()) * span
-            body.append(f'<path d="M{ends[0]:.1f} {y:.1f}H{ends[1]:.1f}" class="leader"/>')
+        body.append(text(left - 8, y + 4, shorten(name), anchor="end"))
         for key, value in marks.items():
             shape = MARKS[key].format(c=f"f{list(MARKS).index(key)} mark")
-            x = left + value * span
+            x, level = left + value * span, y + 14 * list(MARKS).index(key) - 21
+            body.append(f'<path d="M{left:g} {level:.1f}H{x:.1f}" class="stem"/>')
             body.append(
-                f'<g transform="translate({x:.1f} {y:.1f})">{shape}'
+                f'<g transform="translate({x:.1f} {level:.1f})">{shape}'
                 f"<title>{escape(name)}: {key} {value:.2f}</title></g>"
             )
     described = "; ".join(
@@ -264,7 +262,7 @@ def _legend(rows: Mapping[str, Mapping[str, float]]) -> str:
     used = [key for key in MARKS if any(key in marks for marks in rows.values())]
     parts = []
     for index, key in enumerate(used):
-        x = 130.0 + index * 125
+        x = 166.0 + index * 150
         shape = MARKS[key].format(c=f"f{list(MARKS).index(key)} mark")
         parts.append(f'<g transform="translate({x:.1f} 12)">{shape}</g>{text(x + 13, 16, key)}')
     return "".join(parts)

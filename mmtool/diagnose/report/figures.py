@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from mmtool.diagnose.metrics.intervals import wilson
 from mmtool.diagnose.report.charts import (
     Bar,
     Line,
@@ -182,9 +183,16 @@ def comparison_figures(comparison: Plain) -> str:
         + "</tr>"
         for key, values in comparison["differing"].items()
     )
+    accuracies = [
+        Bar(row["run"], i.value, i.low, i.high, index)
+        for index, row in enumerate(comparison["runs"])
+        if row["acc"] is not None and (i := wilson(row["acc"], int(row["n"] or 0)))
+    ]
+    drawing = bars_with_interval("Final validation accuracy by run", accuracies)
     return _section(
         "Comparison",
-        f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+        figure(drawing, "Final validation accuracy; the interval is of the samples, not of seeds.")
+        + f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
         f"</div><h3>What differs in the recipe</h3>"
         f'<div class="scroll"><table><tbody>{differing}</tbody></table></div>',
     )

@@ -75,19 +75,18 @@ def _finding(finding: Plain) -> str:
 
 
 def _evidence(evidence: Plain) -> str:
-    rows = []
+    cells = []
     for name, value in evidence.items():
         if name.endswith("_ci95") or value is None:
             continue
         interval = evidence.get(f"{name}_ci95")
-        between = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
-        rows.append((name, number(value), between))
-    if not rows:
+        between = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
+        shown = escape(number(value) + between)
+        cells.append(f"<div><dt>{escape(name)}</dt> <dd>{shown}</dd></div>")
+    if not cells:
         return ""
-    return (
-        '<details open="open"><summary>Evidence</summary>'
-        + table(("number", "value", "95 % interval"), rows)
-        + "</details>"
+    return '<p class="note">Evidence, 95 % intervals in brackets:</p>' + (
+        f'<dl class="evidence">{"".join(cells)}</dl>'
     )
 
 

@@ -30,6 +30,10 @@ th,td{text-align:left;padding:3px 12px 3px 0;border-bottom:1px solid var(--rule)
 vertical-align:top;overflow-wrap:anywhere}
 th{color:var(--soft);font-weight:600}
 .scroll{overflow-x:auto}
+.evidence{display:grid;grid-template-columns:repeat(auto-fill,minmax(230px,1fr));gap:2px 18px;
+margin:6px 0;font-size:.88rem;font-variant-numeric:tabular-nums}
+.evidence div{border-bottom:1px solid var(--rule);padding:2px 0;overflow-wrap:anywhere}
+.evidence dt,.evidence dd{display:inline;margin:0}.evidence dt{color:var(--soft)}
 details{margin:8px 0}summary{cursor:pointer;color:var(--info)}
 figure{margin:14px 0;break-inside:avoid}
 .chart{max-width:100%;height:auto;display:block}
@@ -38,6 +42,7 @@ figure{margin:14px 0;break-inside:avoid}
 .grid{stroke:var(--rule);stroke-width:1;fill:none}
 .leader{stroke:var(--soft);stroke-width:1;fill:none}
 .reference{stroke:var(--soft);stroke-width:1.5;stroke-dasharray:3 3;fill:none}
+.stem{stroke:var(--rule);stroke-width:2;fill:none}
 .whisker{stroke:var(--ink);stroke-width:1.6;fill:none}
 .line{fill:none;stroke-width:2.2;stroke-linejoin:round}
 .hatch{stroke:var(--hatch);stroke-width:1.6;fill:none}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 MAX_POINTS = 400
-WIDTH = 640
+WIDTH = 840
+MAX_NAME = 20
 
 
 def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -37,6 +38,14 @@ def text(x: float, y: float, content: str, *, anchor: str = "start", kind: str =
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">'
         f"{escape(content)}</text>"
     )
+
+
+def shorten(name: str) -> str:
+    """Give a name that fits beside a chart, with both its ends when it is long."""
+    if len(name) <= MAX_NAME:
+        return name
+    half = (MAX_NAME - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:

@@ -69,6 +69,7 @@ def _verdict(report: Report, style: _Style) -> list[str]:
 
 def _findings(findings: Sequence[Finding], style: _Style) -> list[str]:
     lines: list[str] = []
+    given: set[str] = set()
     for finding in findings:
         if lines:
             lines.append("")
@@ -79,7 +80,10 @@ def _findings(findings: Sequence[Finding], style: _Style) -> list[str]:
         why = _evidence(finding.evidence)
         if why:
             lines += [style.paint(line, "dim") for line in style.wrap(f"why: {why}", "  ")]
-        if finding.advice:
+        if finding.advice in given:
+            lines.append("  try: as above")
+        elif finding.advice:
+            given.add(finding.advice)
             lines.append("  try:")
             lines += style.wrap(finding.advice, "    ")
     return lines
@@ -124,7 +128,8 @@ def sparkline(
 def bar(share: float, *, unicode: bool, cells: int = BAR_CELLS) -> str:
     """Give a horizontal bar for a share between 0 and 1."""
     full, empty = BAR[unicode]
-    filled = round(min(max(share, 0.0), 1.0) * cells)
+    share = min(max(share, 0.0), 1.0)
+    filled = round(share * cells) if share > 0.995 else min(round(share * cells), cells - 1)
     return full * filled + empty * (cells - filled)
 
 
@@ -153,7 +158,8 @@ def _modalities(report: Report, style: _Style) -> list[str]:
         note += f", chance {balance['chance']:.2f}"
     if fused:
         note += f", fused {fused['value']:.2f} [{fused['low']:.2f}, {fused['high']:.2f}]"
-    return [style.paint(lines[0], "dim"), *lines[1:], style.paint(note, "dim")]
+    notes = [style.paint(line, "dim") for line in style.wrap(note)]
+    return [style.paint(lines[0], "dim"), *lines[1:], *notes]
 
 
 def _learning(curves: Mapping[str, Any]) -> list[float]:

@@ -37,7 +37,7 @@ def _shown(path: Path) -> str:
 
 def decide_command(run: Run, modality: str) -> str:
     """Give the two commands that tell a starved modality from an uninformative one."""
-    only = shlex.quote(f'data.modalities=["{modality}"]')
+    only = shlex.quote(f"data.modalities={modality}")
     return (
         f"mmtool train {recipe_argument(run)} -s {only} -s method=none\n"
         f"mmtool diagnose {run_argument(run)} runs/latest"

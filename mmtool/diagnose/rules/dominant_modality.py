@@ -42,14 +42,17 @@ def check(facts: Facts) -> Finding | None:
         "share_bound": bound,
         "since_epoch": balance.since_epoch,
     }
-    since = "" if balance.since_epoch is None else f" since epoch {balance.since_epoch}"
+    since = {None: "", 0: " from the first epoch on"}.get(
+        balance.since_epoch, f" since epoch {balance.since_epoch}"
+    )
     return Finding(
         rule="dominant-modality",
         severity="warn" if held_back else "info",
         modality=top.modality,
         what=(
-            f"{top.modality} dominates{since}: {top.share.value:.0%} of the predictions that "
-            f"depend on one modality depend on it; {_meaning(held_back, undecided, others)}"
+            f"{top.modality} dominates{since}: of the predictions that change when a modality is "
+            f"permuted, {top.share.value:.0%} change with it; "
+            f"{_meaning(held_back, undecided, others)}"
         ),
         evidence=given,
         advice=_advice(facts, held_back, undecided),

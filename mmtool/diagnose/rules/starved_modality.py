@@ -41,16 +41,16 @@ def _finding(facts: Facts, balance: Balance, weak: Weakness) -> Finding | None:
     m, name = weak.modality, weak.modality.modality
     share = m.share.value if m.share else 0.0
     given = evidence(m, balance) | {"ratio_to_dominant": weak.ratio, "cause": weak.cause}
-    learnt = f"{m.learnt.value:.2f}" if m.learnt else "unknown"
+    learnt = _learnt(weak)
     if weak.cause == "undertrained" and m.reference is not None:
         what = (
             f"{name} is starved: trained alone it reaches {m.reference.acc.value:.2f}, "
-            f"here its encoder has learnt {learnt} and the decision relies on it for {share:.0%}"
+            f"here {learnt} and the decision relies on it for {share:.0%}"
         )
         advice = train_longer_encoder(facts.run)
     elif weak.cause == "neglected":
         what = (
-            f"{name} is starved: its encoder has learnt {learnt} (chance "
+            f"{name} is starved: {learnt} (chance "
             f"{balance.chance or 0:.2f}), but the decision relies on it for {share:.0%} only"
         )
         advice = use_the_features(facts.run, name)
@@ -60,7 +60,7 @@ def _finding(facts: Facts, balance: Balance, weak: Weakness) -> Finding | None:
             severity="info",
             modality=name,
             what=(
-                f"{name} is hardly used ({share:.0%}) and its encoder has learnt {learnt}: this "
+                f"{name} is hardly used ({share:.0%}) and {learnt}: this "
                 f"run cannot tell a starved modality from one that carries little"
             ),
             evidence=given,
@@ -77,3 +77,12 @@ def _finding(facts: Facts, balance: Balance, weak: Weakness) -> Finding | None:
         advice=advice,
         confidence=weakness_confidence(weak, balance),
     )
+
+
+def _learnt(weak: Weakness) -> str:
+    m = weak.modality
+    if m.probe is not None:
+        return f"a probe of its encoder reaches {m.probe.value:.2f}"
+    if m.unimodal is not None:
+        return f"its own logits reach {m.unimodal.value:.2f} (no probe was logged)"
+    return "what its encoder has learnt is not logged"

@@ -72,7 +72,7 @@ def _finding(facts: Facts, name: str) -> Finding | None:
             "share": share,
         },
         advice=(
-            f"stop near epoch {best + 1}, or augment {name}; the weights of the best validation "
+            f"stop soon after epoch {best}, or augment {name}; the weights of the best validation "
             f"epoch are kept with select = best:\n"
             f"mmtool train {recipe_argument(facts.run)} -s train.epochs={best + 2} "
             f"-s train.select=best"

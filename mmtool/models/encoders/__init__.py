@@ -1,0 +1,1 @@
+"""One file per encoder; `mmtool list encoders` shows them."""

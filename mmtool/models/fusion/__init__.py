@@ -1,0 +1,1 @@
+"""One file per fusion; `mmtool list fusion` shows them."""

@@ -1,0 +1,59 @@
+"""The general decoder, torchcodec, loaded when the first file needs it."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+from mmtool.media.container import read_bytes, where
+from mmtool.media.failure import MediaError
+from mmtool.media.spec import Source
+
+
+@lru_cache(maxsize=1)
+def load() -> ModuleType | str:
+    """Give `torchcodec.decoders`, or the reason why it does not load on this machine."""
+    try:
+        from torchcodec import decoders
+    except (ImportError, RuntimeError, OSError) as error:
+        # torchcodec loads FFmpeg's libraries at import and fails there when there are none.
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return decoders  # type: ignore[no-any-return]
+
+
+def decoders(place: str) -> ModuleType:
+    """Give `torchcodec.decoders`, or explain what this machine lacks to read such a file."""
+    found = load()
+    if isinstance(found, str):
+        raise MediaError(
+            "codec-missing",
+            f"{place}: torchcodec or the FFmpeg libraries it needs are missing ({found}); "
+            "run `apt-get install ffmpeg`",
+        )
+    return found
+
+
+def handle(source: Source) -> str | bytes:
+    """Give what a decoder opens: a path, or the bytes of an archive's member."""
+    if source.member is not None:
+        return read_bytes(source)
+    # FFmpeg would take "a:b.mp4" for a protocol and "-a.mp4" may be one's option; neither is "/...".
+    return str(source.path.absolute())
+
+
+def opens(decoder: Callable[..., Any], content: str | bytes, **options: Any) -> bool:
+    """Say whether a file has a stream of this decoder's kind."""
+    try:
+        decoder(content, **options)
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def unreadable(source: Source, error: Exception, kind: str | None) -> MediaError:
+    """Explain a decoder's refusal."""
+    lines = str(error).strip().splitlines()
+    # The useful part follows the decoder's own source location.
+    told = lines[0].split(".cpp:")[-1].lstrip("0123456789, ") if lines else type(error).__name__
+    looks = f"looks like {kind}" if kind else "is of no known kind"
+    return MediaError("decode-error", f"{where(source)}: {looks} but does not decode: {told}")

@@ -1,0 +1,77 @@
+"""Pictures: image files, records of idx files, and the fitting of any frame to a column's shape."""
+
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmtool.media.container import read_bytes, where
+from mmtool.media.failure import MediaError
+from mmtool.media.records import read_idx as read_idx
+from mmtool.media.records import read_record
+from mmtool.media.spec import FramesSpec, Source
+
+Picture = NDArray[np.uint8]
+
+
+@lru_cache(maxsize=1)
+def opencv() -> ModuleType:
+    """Give OpenCV, told to leave the threads to the caller's pool."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    return cv2
+
+
+def decode_image(source: Source, spec: FramesSpec) -> Picture:
+    """Give an image file as [channels, height, width]."""
+    _refuse_many(source, spec)
+    content = np.frombuffer(read_bytes(source), np.uint8)
+    cv2 = opencv()
+    try:
+        picture = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise MediaError("decode-error", f"{where(source)}: {error}") from error
+    if picture is None:
+        message = f"{where(source)}: OpenCV cannot decode it; it may be truncated"
+        raise MediaError("decode-error", message)
+    return fitted(picture, spec)
+
+
+def decode_record(source: Source, spec: FramesSpec) -> Picture:
+    """Give one picture of an idx or npy file as [channels, height, width]."""
+    _refuse_many(source, spec)
+    record = read_record(source)
+    if record.dtype != np.uint8 or not (record.ndim == 2 or record.shape[2:] in ((1,), (3,))):
+        message = f"{where(source)}: {record.dtype} {list(record.shape)} is not a uint8 picture"
+        raise MediaError("decode-error", message)
+    return fitted(record, spec)
+
+
+def fitted(picture: Picture, spec: FramesSpec) -> Picture:
+    """Give a picture [height, width(, gray or RGB)] as [channels, height, width] of the column.
+
+    Shrinking averages the covered pixels, growing is bilinear; each side is treated by itself.
+    """
+    cv2 = opencv()
+    gray = picture.ndim == 2 or picture.shape[2] == 1
+    if not gray and spec.channels == 1:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    height, width = picture.shape[:2]
+    smaller = (min(width, spec.width), min(height, spec.height))
+    if smaller != (width, height):
+        picture = cv2.resize(picture, smaller, interpolation=cv2.INTER_AREA)
+    if smaller != (spec.width, spec.height):
+        size = (spec.width, spec.height)
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+    picture = picture.reshape(spec.height, spec.width, -1)
+    if picture.shape[2] != spec.channels:
+        picture = np.repeat(picture, spec.channels, axis=2)
+    return np.ascontiguousarray(picture.transpose(2, 0, 1))
+
+
+def _refuse_many(source: Source, spec: FramesSpec) -> None:
+    if spec.num_frames != 1:
+        message = f"{where(source)}: is one picture, the column takes {spec.num_frames} frames"
+        raise MediaError("no-video", message)
