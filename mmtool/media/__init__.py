@@ -1,0 +1,1 @@
+"""Raw files in, arrays out; what a preparer never has to do itself."""

@@ -35,7 +35,8 @@ def decode_audio(source: Source, spec: AudioSpec) -> NDArray[np.int16]:
     if samples.dtype == np.int16 and samples.shape[1] == 1 and rate_hz == spec.rate_hz:
         return samples[:limit, 0].astype(np.int16)
     scale = 1.0 if samples.dtype == np.int16 else 32768.0
-    wave = samples.mean(axis=1, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        wave = samples.mean(axis=1, dtype=np.float64)
     _refuse_non_finite(wave, where(source))
     wave = resample(wave, rate_hz, spec.rate_hz)[:limit] * scale
     return np.clip(np.rint(wave), -32768, 32767).astype(np.int16)
@@ -65,12 +66,12 @@ def _from_torchcodec(
         raise codec.unreadable(source, error, kind) from error
     except RuntimeError as error:
         raise codec.unreadable(source, error, kind) from error
-    # Time counts from the first sample: encoders shift it by their delay (mp3 by 25 ms).
-    zero_s = decoder.metadata.begin_stream_seconds or 0.0
     try:
         if source.start_s == 0.0 and stop_s is None:
             played = decoder.get_all_samples()
         else:
+            # Times count from the first sample; encoders shift it (mp3 by 25 ms).
+            zero_s = float(decoder.metadata.begin_stream_seconds or 0.0)
             end_s = None if stop_s is None else zero_s + stop_s
             played = decoder.get_samples_played_in_range(zero_s + source.start_s, end_s)
     except RuntimeError as error:
@@ -83,7 +84,7 @@ def _from_torchcodec(
 
 def _content(source: Source) -> Buffer:
     if source.member is None and file_key(source.path)[2] >= _MAP_FROM_BYTES:
-        return memoryview(np.memmap(source.path, np.uint8, mode="r"))
+        return np.memmap(source.path, np.uint8, mode="r").data
     return read_bytes(source)
 
 

@@ -18,7 +18,7 @@ def load() -> ModuleType | str:
     except (ImportError, RuntimeError, OSError) as error:
         # torchcodec loads FFmpeg's libraries at import and fails there when there are none.
         return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return decoders  # type: ignore[no-any-return]
+    return decoders
 
 
 def decoders(place: str) -> ModuleType:
@@ -37,7 +37,7 @@ def handle(source: Source) -> str | bytes:
     """Give what a decoder opens: a path, or the bytes of an archive's member."""
     if source.member is not None:
         return read_bytes(source)
-    # FFmpeg would take "a:b.mp4" for a protocol and "-a.mp4" may be one's option; neither is "/...".
+    # FFmpeg would take "a:b.mp4" for a protocol; an absolute path is never one.
     return str(source.path.absolute())
 
 

@@ -19,9 +19,10 @@ it as a value.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from mmtool.config import schema
@@ -42,7 +43,7 @@ class Options(schema.Options):
     """How much the probability grows with the lead."""
     execute_probability: schema.Fraction = 0.7
     """Probability with which a step drops at all."""
-    warmup_epochs: int = 5
+    warmup_epochs: Annotated[int, Field(ge=0)] = 5
     """Epochs at the start without dropping."""
 
 

@@ -214,7 +214,9 @@ def default_media() -> MediaRoom:
     media = import_module("mmtool.media.decode")
     features = import_module("mmtool.media.features")
     failure = import_module("mmtool.media.failure")
-    return MediaRoom(media.decode, raw.fingerprint, features.log_mel, failure.MediaError)
+    return MediaRoom(
+        media.decode, raw.fingerprint, features.log_mel, failure.MediaError, media.versions()
+    )
 
 
 @contextlib.contextmanager

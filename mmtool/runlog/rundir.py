@@ -144,7 +144,7 @@ def resolve_run(text: str, runs_root: Path) -> RunDir:
     if path.name == "latest":
         parent = runs_root if text == "latest" else path.parent
         return _read_latest(parent, runs_root)
-    if path.is_dir():
+    if text and path.is_dir():
         raise RunDirectoryError(
             f"{text} is a directory, but not a run",
             where=str(path.resolve()),
@@ -165,7 +165,7 @@ def resolve_run(text: str, runs_root: Path) -> RunDir:
     raise RunDirectoryError(
         f"there is no run {text!r}",
         where=str(runs_root),
-        why=_suggestion(text, names),
+        why=_suggestion(path.name, names),
         fix=_list_fix(runs_root),
     )
 

@@ -106,24 +106,30 @@ def encode_event(kind: str, fields: Mapping[str, Any], *, t: float) -> bytes:
 
 def _plain(value: Any, key: str, path: str, bad: list[str]) -> Any:
     """Give the value as JSON can hold it; `bad` collects the paths of non-finite numbers."""
+    # The kinds a step is full of come first: the checks against abstract numbers are slow.
+    if type(value) is float:
+        return _rounded(value, key, path, bad)
     if value is None or isinstance(value, bool | str):
         return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        number = float(value)
-        if not math.isfinite(number):
-            bad.append(path)
-            return None
-        return number if key in EXACT_KEYS else float(f"{number:.6g}")
     if isinstance(value, Mapping):
         return {str(k): _plain(v, str(k), f"{path}.{k}", bad) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v, key, f"{path}.{i}", bad) for i, v in enumerate(value)]
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return _rounded(float(value), key, path, bad)
     raise Bug(
         f"a run log holds plain values only, {path!r} is a {type(value).__name__}",
         fix=f"give {path} as a number, for example with .item() or float(...)",
     )
+
+
+def _rounded(number: float, key: str, path: str, bad: list[str]) -> float | None:
+    if not math.isfinite(number):
+        bad.append(path)
+        return None
+    return number if key in EXACT_KEYS else float(f"{number:.6g}")
 
 
 def _open(path: Path) -> int:

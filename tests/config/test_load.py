@@ -98,6 +98,7 @@ def test_all_problems_come_at_once_and_in_the_order_of_lines(write):
         (("alpha = 0.5", "window = [1, 2, 3]"), "the list is too long", "give 2 values"),
         (("alpha = 0.5", "mixed = 0.5"), "expected a whole number or text, got", ""),
         (("alpha = 0.5", "inner = {dept = 1}"), "unknown key 'dept'", "did you mean 'depth'?"),
+        (("0.5", '"unset"'), "expected a number, got text", ""),
         (("0.5", "nan"), "expected a finite number", ""),
         (("0.5", "inf"), "expected a finite number", ""),
         (("0.5", "2024-01-01"), "expected a number, got text", ""),

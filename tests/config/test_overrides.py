@@ -120,6 +120,12 @@ def test_a_bad_override_is_shown_as_the_command_line_wrote_it(write, override, w
     assert fix in text
 
 
+def test_what_a_replaced_table_held_before_is_a_default_again(write):
+    loaded = load_recipe(str(write()), ["train={epochs = 1, batch_size = 8}"])
+    assert loaded.origins["train.epochs"] == "-s"
+    assert loaded.origins["train.lr"] == "default"
+
+
 def test_a_table_given_whole_replaces_the_one_in_the_recipe(write):
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(write()), ["train={epochs = 1}"])

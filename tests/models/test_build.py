@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from mmtool import registry
 from mmtool.config.schema import ModelConfig
 from mmtool.errors import RecipeError, RequestError

@@ -1,9 +1,10 @@
 import pytest
+from torch import nn
+
 from mmtool.config.schema import ModelConfig
 from mmtool.models.build import build_model
 from mmtool.models.groups import parameter_groups
 from mmtool.types import InputSpec
-from torch import nn
 
 
 def model_of(fusion="concat", *, heads=False, probes=True):

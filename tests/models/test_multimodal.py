@@ -2,9 +2,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from mmtool.config.schema import ModelConfig
 from mmtool.errors import Bug
 from mmtool.models.build import build_model, check_decomposition
-from mmtool.config.schema import ModelConfig
 from mmtool.types import Batch, InputSpec
 
 NAMES = ("audio", "image", "motion", "text")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmtool.errors import RunDirectoryError
@@ -18,6 +18,7 @@ EVENTS = [
 WHOLE = b"".join(EVENTS)
 
 
+@settings(deadline=None)
 @given(cut=st.integers(min_value=0, max_value=len(WHOLE)))
 def test_a_log_cut_at_any_byte_gives_all_its_complete_lines(
     tmp_path_factory: pytest.TempPathFactory, cut: int
@@ -33,6 +34,7 @@ def test_a_log_cut_at_any_byte_gives_all_its_complete_lines(
     assert len(log.warnings) == is_torn
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_whatsoever_make_reading_fail(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

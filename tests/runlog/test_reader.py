@@ -141,12 +141,32 @@ def test_an_epoch_that_ended_where_the_run_resumed_still_counts(tmp_path: Path) 
     assert tables.epoch_modalities["acc"].tolist() == [0.1, 0.3]
 
 
+def test_an_evaluation_repeated_after_a_resume_counts_once_with_the_later_result(
+    tmp_path: Path,
+) -> None:
+    def test_split(acc: float) -> Line:
+        return "epoch", {"epoch": 4, "step": 10, "split": "test", "acc": acc}
+
+    lines = [head(1), step(9), test_split(0.1), head(2), resume(10), test_split(0.2)]
+    assert load_run(run_of(tmp_path, lines)).epochs["acc"].tolist() == [0.2]
+
+
+def test_an_epoch_logged_by_every_rank_counts_once_as_the_first_rank_saw_it(
+    tmp_path: Path,
+) -> None:
+    def epoch(acc: float) -> Line:
+        return "epoch", {"epoch": 0, "step": 1, "split": "val", "acc": acc}
+
+    path = run_of(tmp_path, [head(), epoch(0.1)], [head(), epoch(0.2)])
+    assert load_run(path).epochs["acc"].tolist() == [0.1]
+
+
 def test_the_end_of_an_earlier_attempt_is_not_the_end_of_the_run(tmp_path: Path) -> None:
     lines = [head(1), step(0), ("end", {"status": "stopped"}), head(2), resume(1)]
     assert load_run(run_of(tmp_path, lines)).end is None
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=5))
 def test_after_any_chain_of_resumes_the_steps_are_those_of_one_uninterrupted_run(
     tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[int, int]]

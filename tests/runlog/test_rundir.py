@@ -1,8 +1,10 @@
 """Run directories: made whole, found again, written by one process."""
 
+import fcntl
 import json
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -12,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from mmtool.errors import EnvironmentLacks, RunDirectoryError
-from mmtool.runlog import lock as lock_module
 from mmtool.runlog import rundir as rundir_module
 from mmtool.runlog.rundir import RunDir, create_run, point_latest, resolve_run, run_names
 
@@ -56,7 +57,7 @@ def test_runs_started_in_the_same_second_get_different_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = iter(["aaaa", "aaaa", "bbbb"])
-    monkeypatch.setattr(rundir_module.secrets, "token_hex", lambda n: next(tokens))
+    monkeypatch.setattr(secrets, "token_hex", lambda _: next(tokens))
     monkeypatch.setattr(rundir_module, "_timestamp", lambda: "20260101-000000")
     names = [create_run(tmp_path, "ogm").name for _ in range(2)]
     assert names == ["20260101-000000_ogm_aaaa", "20260101-000000_ogm_bbbb"]
@@ -76,10 +77,10 @@ def test_a_disk_that_fills_up_leaves_no_half_made_run(
 ) -> None:
     real_mkdir = Path.mkdir
 
-    def full_at_ckpt(path: Path, *args: int, **kwargs: bool) -> None:
+    def full_at_ckpt(path: Path, **kwargs: bool) -> None:
         if path.name == "ckpt":
             raise OSError(28, "No space left on device")
-        real_mkdir(path, *args, **kwargs)
+        real_mkdir(path, **kwargs)
 
     monkeypatch.setattr(Path, "mkdir", full_at_ckpt)
     with pytest.raises(EnvironmentLacks, match="No space left"):
@@ -133,7 +134,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rundir_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EnvironmentLacks, match=r"status\.json cannot be written"):
         run.write_status(state="done")
     assert run.read_status()["state"] == "running"
@@ -197,6 +198,7 @@ def test_an_ambiguous_prefix_lists_what_it_could_be(tmp_path: Path) -> None:
         ("ogm", "did you mean '20260101-000000_ogm_aaaa'"),
         ("20260101-000000_ogm_aaab", "did you mean '20260101-000000_ogm_aaaa'"),
         ("zzzzzz", "the newest run is 20260101-000000_ogm_aaaa"),
+        ("runs/20260101-000000_ogm_aaab", "did you mean '20260101-000000_ogm_aaaa'"),
         ("", "the newest run is 20260101-000000_ogm_aaaa"),
     ],
 )
@@ -244,9 +246,9 @@ def test_run_names_leaves_out_links_and_other_folders(tmp_path: Path) -> None:
 def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     run = made(tmp_path, "a")
     with run.lock():
-        with pytest.raises(RunDirectoryError, match=f"process {os.getpid()} on") as caught:
-            with run.lock():
-                pass
+        refused = pytest.raises(RunDirectoryError, match=f"process {os.getpid()} on")
+        with refused as caught, run.lock():
+            pass
         assert f"kill -TERM {os.getpid()}" in caught.value.fix
     with run.lock():
         pass
@@ -288,7 +290,7 @@ def test_without_locks_in_the_file_system_the_named_owner_decides(
 
     run = made(tmp_path, "a")
     (run.path / "lock.json").write_text(json.dumps({"host": host, "pid": pid}))
-    monkeypatch.setattr(lock_module.fcntl, "flock", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
     if is_refused:
         with pytest.raises(RunDirectoryError, match=f"process {pid} on {host}"), run.lock():
             pass

@@ -44,10 +44,10 @@ class RecordedNvml:
         return [66, 31][handle]
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: int) -> int:  # noqa: N802
-        return 700_000
+        return [700_000, 400_000][handle]
 
     def nvmlDeviceGetName(self, handle: int) -> bytes:  # noqa: N802
-        return b"NVIDIA H100 80GB HBM3"
+        return [b"NVIDIA H100 80GB HBM3", b"NVIDIA T4"][handle]
 
     def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
         return ["GPU-aa", "GPU-bb"][handle]
@@ -136,9 +136,6 @@ def test_samples_are_written_until_stop_which_adds_a_last_one() -> None:
 
     with sampler_of(write, every_s=0.001):
         assert enough.wait(timeout=10)
-    num_at_stop = len(samples)
-    assert num_at_stop >= 3
-    assert threading.active_count() == threading.active_count()
     assert not [t for t in threading.enumerate() if t.name == "system-sampler"]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from mmtool import registry
 
 DIMS = {"audio": 3, "image": 4, "motion": 2}

@@ -1,0 +1,66 @@
+"""Small convolutional encoder for spectrograms and frames, for quick experiments on a CPU.
+
+Three blocks of 3x3 convolution, normalisation and ReLU with widths w, 2w and 4w, 2x2 maximum pooling
+between them and a global average at the end; the feature has 4w numbers. Group normalisation is the
+default because it treats every sample alone: any number of ranks gives the same result.
+
+Spectrogram [batch, 1, mel, time]; frames [batch, channel, height, width] or [batch, frame, channel,
+height, width], whose features are averaged over the frames.
+"""
+
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from mmtool.config import schema
+from mmtool.types import InputKind, InputSpec
+
+
+class Options(schema.Options):
+    """Size of the network."""
+
+    width: schema.Count = 16
+    """Channels of the first block; the second has twice, the third four times as many."""
+    norm: Literal["group", "batch"] = "group"
+    """Normalisation after each convolution."""
+    groups: schema.Count = 4
+    """Groups of the group normalisation; must divide the width."""
+    first_stride: schema.Count = 1
+    """Stride of the first convolution; 2 quarters the cost of large inputs."""
+
+
+class Encoder(nn.Module):
+    """Three convolutional blocks and a global average."""
+
+    accepts: ClassVar[frozenset[InputKind]] = frozenset({"spectrogram", "frames"})
+
+    def __init__(self, options: Options, spec: InputSpec) -> None:
+        super().__init__()
+        width = options.width
+        channels = (spec.shape[-3], width, 2 * width, 4 * width)
+        blocks: list[nn.Module] = []
+        for number in range(3):
+            stride = options.first_stride if number == 0 else 1
+            blocks += _block(channels[number], channels[number + 1], stride, options)
+            if number < 2:
+                blocks.append(nn.MaxPool2d(2))
+        self.blocks = nn.Sequential(*blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.out_dim = channels[-1]
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Give one feature per sample; [batch, 4 * width]."""
+        del lengths  # spectrograms and frames have a fixed size
+        folded = x.flatten(0, 1) if x.dim() == 5 else x
+        features: Tensor = self.pool(self.blocks(folded)).flatten(1)
+        return features.unflatten(0, x.shape[:2]).mean(1) if x.dim() == 5 else features
+
+
+def _block(inputs: int, outputs: int, stride: int, options: Options) -> list[nn.Module]:
+    norm: nn.Module = (
+        nn.GroupNorm(min(options.groups, outputs), outputs)
+        if options.norm == "group"
+        else nn.BatchNorm2d(outputs)
+    )
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    return [convolution, norm, nn.ReLU(inplace=True)]
