@@ -1,5 +1,6 @@
 """Pictures: image files, records of idx files, and the fitting of any frame to a column's shape."""
 
+import os
 from functools import lru_cache
 from types import ModuleType
 
@@ -17,7 +18,10 @@ Picture = NDArray[np.uint8]
 
 @lru_cache(maxsize=1)
 def opencv() -> ModuleType:
-    """Give OpenCV, told to leave the threads to the caller's pool."""
+    """Give OpenCV, told to leave the threads to the caller's pool and the terminal alone."""
+    # Failures are reported as errors; -8 is FFmpeg's silence.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
     cv2.setNumThreads(1)
@@ -30,13 +34,13 @@ def decode_image(source: Source, spec: FramesSpec) -> Picture:
     content = np.frombuffer(read_bytes(source), np.uint8)
     cv2 = opencv()
     try:
-        picture = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
+        picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise MediaError("decode-error", f"{where(source)}: {error}") from error
     if picture is None:
         message = f"{where(source)}: OpenCV cannot decode it; it may be truncated"
         raise MediaError("decode-error", message)
-    return fitted(picture, spec)
+    return fitted(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), spec)
 
 
 def decode_record(source: Source, spec: FramesSpec) -> Picture:

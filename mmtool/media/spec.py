@@ -26,7 +26,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class LogMel:
-    """Logarithmic mel spectrogram, computed once by prepare and stored as float16 [1, mel, time]."""
+    """Log-mel spectrogram, computed once by prepare and stored as float16 [1, mel, time]."""
 
     num_mels: int = 64
     num_frames: int = 128
