@@ -6,9 +6,9 @@
 DIR holds `fsdd/` (the repository's zip, or its `recordings/` folder) and `mnist/` (the four idx
 files, gzipped or not). Recordings are named {digit}_{speaker}_{take}.wav.
 
-A genuine case of modality imbalance: either modality alone reaches nine in ten, yet trained together
-the easy picture is learnt first and the voice is left behind. Noise makes the task hard enough for
-that to matter; it is drawn from the clip's id, so that a store can be rebuilt exactly.
+A genuine case of modality imbalance: either modality alone reaches nine in ten, yet trained
+together the easy picture is learnt first and the voice is left behind. Noise makes the task hard
+enough for that to matter; it is drawn from the clip's id, so that a store can be rebuilt exactly.
 
 No recording and no image occurs in two splits: a recording belongs to one split and is paired with
 several images, and every image is used once.
@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mmtool.media.image import read_idx
+from mmtool.media.failure import MediaError
+from mmtool.media.records import read_idx
 from mmtool.prepare import api
 
 NAME = "avdigits"
@@ -107,15 +108,16 @@ def clips(root: Path, options: Options) -> Iterable[api.Clip]:
 def finish(
     clip: api.Clip, arrays: dict[str, NDArray[np.generic]], options: Options
 ) -> dict[str, NDArray[np.generic]]:
-    """Add the noise, drawn from the clip's id."""
-    generator = _generator(clip.id, options.noise_seed)
-    wave = arrays["audio"].astype(np.float64)
-    power = float(np.mean(wave**2)) / 10 ** (options.snr_db / 10)
-    noisy = wave + generator.standard_normal(wave.shape) * np.sqrt(power)
-    arrays["audio"] = np.clip(np.round(noisy), -32768, 32767).astype(np.int16)
-    picture = arrays["image"].astype(np.float64)
-    blurred = picture + generator.standard_normal(picture.shape) * (255 * options.image_sigma)
-    arrays["image"] = np.clip(np.round(blurred), 0, 255).astype(np.uint8)
+    """Add the noise, drawn from the clip's id; a modality that did not decode is not there."""
+    if "audio" in arrays:
+        wave = arrays["audio"].astype(np.float64)
+        deviation = np.sqrt(np.mean(wave**2) / 10 ** (options.snr_db / 10))
+        wave += deviation * _noise(f"{clip.id}/audio", wave.shape, options)
+        arrays["audio"] = np.clip(np.round(wave), -32768, 32767).astype(np.int16)
+    if "image" in arrays:
+        picture = arrays["image"].astype(np.float64)
+        picture += 255 * options.image_sigma * _noise(f"{clip.id}/image", picture.shape, options)
+        arrays["image"] = np.clip(np.round(picture), 0, 255).astype(np.uint8)
     return arrays
 
 
@@ -129,9 +131,11 @@ def _by_speaker(speaker: str) -> str:
     return {TEST_SPEAKER: "test", VAL_SPEAKER: "val"}.get(speaker, "train")
 
 
-def _generator(clip_id: str, seed: int) -> np.random.Generator:
-    digest = hashlib.sha256(f"{seed}/{clip_id}".encode()).digest()
-    return np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
+def _noise(name: str, shape: tuple[int, ...], options: Options) -> NDArray[np.float64]:
+    """Give standard normal numbers that depend on the name and the seed alone."""
+    digest = hashlib.sha256(f"{options.noise_seed}/{name}".encode()).digest()
+    key = int.from_bytes(digest[:16], "little")
+    return np.random.Generator(np.random.Philox(key)).standard_normal(shape)
 
 
 def _recordings(folder: Path) -> dict[tuple[int, str, int], api.Source]:
@@ -139,7 +143,8 @@ def _recordings(folder: Path) -> dict[tuple[int, str, int], api.Source]:
     found: dict[tuple[int, str, int], api.Source] = {}
     for archive in sorted(folder.glob("*.zip")):
         try:
-            members = zipfile.ZipFile(archive).namelist()
+            with zipfile.ZipFile(archive) as opened:
+                members = opened.namelist()
         except zipfile.BadZipFile as error:
             raise api.SourceError(
                 f"{archive.name} is not a whole zip archive ({error})",
@@ -169,8 +174,15 @@ def _key(match: re.Match[str]) -> tuple[int, str, int]:
 def _pictures(folder: Path, part: str) -> dict[int, Iterator[api.Source]]:
     """Give the pictures of each digit in file order."""
     images, labels = (_idx_file(folder, f"{part}-{kind}") for kind in ("images", "labels"))
-    label = read_idx(labels)
-    if len(label) != len(read_idx(images)):
+    try:
+        label, num_pictures = read_idx(labels), len(read_idx(images))
+    except MediaError as error:
+        raise api.SourceError(
+            f"MNIST's {part} part cannot be read",
+            where=str(error),
+            fix=f"download {images.name} and {labels.name} again",
+        ) from error
+    if len(label) != num_pictures:
         raise api.SourceError(
             f"{images.name} and {labels.name} have different lengths",
             where=str(folder),
@@ -184,9 +196,7 @@ def _pictures(folder: Path, part: str) -> dict[int, Iterator[api.Source]]:
 
 def _idx_file(folder: Path, stem: str) -> Path:
     axes = 3 if stem.endswith("images") else 1
-    names = [
-        f"{stem}{dot}idx{axes}-ubyte{ending}" for dot in "-." for ending in (".gz", "")
-    ]
+    names = [f"{stem}{dot}idx{axes}-ubyte{ending}" for dot in "-." for ending in (".gz", "")]
     for name in names:
         if (folder / name).is_file():
             return folder / name

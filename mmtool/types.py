@@ -35,7 +35,7 @@ class InputSpec:
     kind: InputKind
     shape: tuple[int, ...]
     """Of one sample: frames [channels, height, width] or [num_frames, channels, height, width],
-    spectrogram [1, mel, time]; of one time step when ragged: series [channels], wave and tokens []."""
+    spectrogram [1, mel, time]; of one time step when ragged: series [channels], wave, tokens []."""
     ragged: bool = False
 
 

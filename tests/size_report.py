@@ -1,6 +1,6 @@
 """List files and functions beyond the house's sizes; fails when one is far beyond.
 
-    python tests/size_report.py
+python tests/size_report.py
 """
 
 import ast

@@ -2,7 +2,7 @@
 
 Plugin sections (`[method]`, `[model.fusion]`, `[model.encoders.<modality>]`) are `Plugin` here; the
 options of the named plugin are checked against that plugin's own `Options` model (see `load`).
-A plugin section may be written as a bare name: `fusion = "concat"` equals `fusion = {name = "concat"}`.
+A plugin section may be a bare name: `fusion = "concat"` equals `fusion = {name = "concat"}`.
 """
 
 from typing import Annotated, Any, Literal

@@ -106,7 +106,7 @@ class Loader:
     ) -> None:
         try:
             for share in shares:
-                slots = []
+                slots: list[_Slot] = []
                 for visits in share.micro:
                     # More micro-batches than slots would wait for ever: add memory instead.
                     slot = free.get() if len(slots) < self._num_slots else _Slot()

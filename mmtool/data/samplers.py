@@ -4,6 +4,7 @@ A global batch is a slice of the epoch's permutation; each rank takes a contiguo
 into micro-batches. Nothing needs saving: a resumed run computes the same order again.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,8 +52,8 @@ def num_batches(num_visits: int, batch_size: int) -> int:
 
 def split_evenly(size: int, parts: int) -> list[slice]:
     """Cut `size` items into contiguous parts whose sizes differ by at most one."""
-    bounds = [round_down * size // parts for round_down in range(parts + 1)]
-    return [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    bounds = [part * size // parts for part in range(parts + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
 
 def rank_share(

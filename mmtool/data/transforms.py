@@ -5,6 +5,7 @@ the number of ranks changes an augmentation. What has no randomness was computed
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,13 +64,11 @@ def _build_transform(
     if dataset.config.normalize == "train" and stats is not None and column.kind != "tokens":
         mean = _per_channel(stats["mean"], column.kind, device)
         deviation = _per_channel(stats["std"], column.kind, device).clamp_min(_SMALLEST_DEVIATION)
-    return ColumnTransform(
-        column.kind, mean, deviation, dataset.config.augment.get(modality), seed
-    )
+    return ColumnTransform(column.kind, mean, deviation, dataset.config.augment.get(modality), seed)
 
 
-def _per_channel(values: list[float], kind: str, device: torch.device) -> Tensor:
-    vector = torch.tensor(values, dtype=torch.float32, device=device)
+def _per_channel(values: Sequence[float], kind: str, device: torch.device) -> Tensor:
+    vector = torch.tensor(list(values), dtype=torch.float32, device=device)
     return vector.view(-1, 1, 1) if kind == "frames" else vector
 
 

@@ -1,0 +1,1 @@
+"""The one training step and everything around it: ranks, checkpoints, evaluation, launch."""

@@ -105,7 +105,7 @@ def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | N
     torch.manual_seed(fold(recipe.train.seed, 0) >> 1)
     model = _build_model(recipe, dataset, method, relative_to).to(ranks.device)
     if ranks.device.type == "cuda":
-        model = cast(MultimodalModel, model.to(memory_format=torch.channels_last))
+        model = model.to(memory_format=torch.channels_last)
     facts = ModelFacts(
         dataset.modalities, dataset.num_classes, model.feature_dims, model.fusion_name, ranks.device
     )
@@ -189,11 +189,11 @@ def check_needs(recipe: Recipe, dataset: Dataset, method: BalancingMethod) -> tu
         raise RequestError(
             f"protocol {dataset.protocol!r} of {recipe.data.dataset!r} has no validation split",
             why='train.select = "best" chooses the best epoch on validation, never on test',
-            fix='-s train.select=last, or prepare with a validation split (val_fraction)',
+            fix="-s train.select=last, or prepare with a validation split (val_fraction)",
         )
     if needs.scales_gradients and recipe.train.optimizer == "adamw":
         return (
             f"method {name!r} scales gradients, which AdamW cancels: "
-            f'use -s method.apply=update, or -s train.optimizer=sgd',
+            f"use -s method.apply=update, or -s train.optimizer=sgd",
         )
     return ()

@@ -73,8 +73,9 @@ def _publish(job: Job, folder: Path, name: str, state: Mapping[str, Any] | None)
             "epoch": job.progress.epoch,
             "mmtool": __version__,
             "torch": str(torch.__version__),
-            "files": {n: {"bytes": _size(temporary / n), "sha256": _sha256(temporary / n)}
-                      for n in files},
+            "files": {
+                n: {"bytes": _size(temporary / n), "sha256": _sha256(temporary / n)} for n in files
+            },
         }
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for item in temporary.iterdir():
@@ -136,8 +137,8 @@ def verify(path: Path) -> str | None:
 
 
 def choose_checkpoint(folder: Path, kind: str = "step") -> tuple[Path, list[str]]:
-    """Give the newest good checkpoint ("step" or "best") and what was wrong with those passed over."""
-    refused = []
+    """Give the newest good checkpoint of a kind and what was wrong with those passed over."""
+    refused: list[str] = []
     for path in _newest_first(folder, kind):
         problem = verify(path)
         if problem is None:

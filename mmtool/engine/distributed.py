@@ -11,11 +11,15 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, TCPStore  # torch.distributed re-exports them
 
 from mmtool.errors import EnvironmentLacks, WorkFailed
 
 LISTEN_FD = "MMTOOL_LISTEN_FD"
 """Environment variable: file descriptor of the launcher's listening socket, inherited by rank 0."""
+
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
 
     @property
     def is_first(self) -> bool:
@@ -106,7 +110,7 @@ def join(device: torch.device, *, timeout_s: float) -> Ranks:
     rank = int(os.environ["RANK"])
     timeout = timedelta(seconds=timeout_s)
     listen = os.environ.get(LISTEN_FD) if rank == 0 else None
-    store = dist.TCPStore(
+    store = TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         world,
@@ -119,7 +123,7 @@ def join(device: torch.device, *, timeout_s: float) -> Ranks:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore("mmtool", store),
+        store=PrefixStore("mmtool", store),
         rank=rank,
         world_size=world,
         timeout=timeout,

@@ -49,7 +49,7 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 
 
 def encode_rows(job: Job, rows: np.ndarray, loader: Loader | None = None) -> Encoded:
-    """Run the encoders over ascending store rows, each rank on its share, and gather on every rank."""
+    """Run the encoders over ascending rows, each rank on its share, and gather on every rank."""
     ranks, batch_size = job.ranks, job.recipe.train.batch_size
     visits = Visits(rows)
     steps = num_batches(len(rows), batch_size)

@@ -47,9 +47,7 @@ class Gradients:
     def parameters(self, group: GroupName, kind: ParameterKind = "all") -> list[Parameter]:
         """Parameters of a group that have a gradient now."""
         smallest = _SMALLEST_DIMENSION[kind]
-        return [
-            p for _, p in self.groups[group] if p.grad is not None and p.grad.dim() >= smallest
-        ]
+        return [p for _, p in self.groups[group] if p.grad is not None and p.grad.dim() >= smallest]
 
     def trained(self) -> list[Parameter]:
         """Parameters with a gradient outside the probes."""

@@ -155,7 +155,7 @@ def check_devices(recipe: Recipe) -> None:
 
 
 def _with_absolute_plugins(loaded: Loaded) -> Recipe:
-    """Give the recipe with plugin files named by absolute path, so that the run is self-contained."""
+    """Give the recipe with plugin files by absolute path, for the run directory to load."""
     folder = loaded.path.parent.resolve()
 
     def fixed(plugin: Plugin) -> Plugin:
@@ -211,9 +211,7 @@ def _execute(
 
 
 @contextmanager
-def _following(
-    run: RunDir, on_event: Callable[[dict[str, Any]], None] | None
-) -> Iterator[None]:
+def _following(run: RunDir, on_event: Callable[[dict[str, Any]], None] | None) -> Iterator[None]:
     """Hand rank 0's events to the caller while the run goes on."""
     if on_event is None:
         yield
@@ -267,7 +265,7 @@ def _start_child(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    kept = ()
+    kept: tuple[int, ...] = ()
     if rank == 0:
         env[LISTEN_FD] = str(listener.fileno())
         kept = (listener.fileno(),)

@@ -266,7 +266,9 @@ def _average_buffers(job: Job) -> None:
     if job.ranks.world == 1:
         return
     floats = [
-        b for name, b in sorted(job.model.named_buffers()) if name.endswith(("running_mean", "running_var"))
+        b
+        for name, b in sorted(job.model.named_buffers())
+        if name.endswith(("running_mean", "running_var"))
     ]
     job.ranks.sum_many_(floats)
     if floats:

@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from mmtool.errors import RequestError
 from mmtool.media.spec import LogMel
 
 _INT16_SCALE = 1.0 / 32768.0
@@ -39,7 +40,16 @@ def mel_filters(rate_hz: int, spec: LogMel) -> NDArray[np.float64]:
     low, peak, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
     rising = (frequencies - low) / (peak - low)
     falling = (high - frequencies) / (high - peak)
-    return np.maximum(0.0, np.minimum(rising, falling))
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    if num_empty := int(np.sum(~filters.any(axis=1))):
+        # They would be constant: inputs that look like data and hold none.
+        raise RequestError(
+            f"{num_empty} of the {spec.num_mels} mel bands hold no frequency",
+            why=f"a window of {spec.window} samples at {rate_hz} Hz resolves "
+            f"{rate_hz / spec.window:.4g} Hz up to {rate_hz / 2:.6g} Hz",
+            fix="lower num_mels or high_hz, or use a longer window",
+        )
+    return filters
 
 
 def hz_to_mel(frequency_hz: float) -> float:

@@ -40,7 +40,7 @@ from mmtool.types import Batch, GradGroups, GroupName, Modality, Needs, Outputs,
 
 
 class EpochCollector(Protocol):
-    """Passes over data between epochs; results are reduced over ranks and leave training as it was."""
+    """Passes over data between epochs; results are reduced over ranks, training is untouched."""
 
     def __call__(self, statistic: str, split: str = "train") -> Mapping[str, Tensor]:
         """Run one pass: `features`, `class_means` or `losses` of a split ("train" or "val")."""

@@ -15,7 +15,7 @@ SILENCE_PEAK = 3
 """Largest int16 amplitude that counts as silence: 1e-4 of full scale."""
 
 
-class UnfitSample(Exception):  # noqa: N818 - a reason to skip a clip, not a failure of the run
+class UnfitSample(Exception):
     """A decoded sample that the column cannot hold."""
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -1,0 +1,1 @@
+"""A short instrumented run: where time, memory and operations go."""

@@ -44,7 +44,9 @@ def profile(
         torch.set_num_threads(recipe.launch.threads)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    job = build_job(recipe, Ranks(device=device), data_root=data_root, relative_to=loaded.path.parent)
+    job = build_job(
+        recipe, Ranks(device=device), data_root=data_root, relative_to=loaded.path.parent
+    )
     try:
         costs = count_costs(job)
         measured = _Measurement(job)
@@ -80,7 +82,7 @@ class _Measurement:
         self.phases: list[dict[str, float]] = []
         self._clock = PhaseClock(job.device)
         metrics = MetricLog(self._clock)
-        self._fit = Fit(job, lambda *a, **k: None, Path(), StopRequest(), metrics)
+        self._fit = Fit(job, lambda *_, **__: None, Path(), StopRequest(), metrics)
         self._shares = self._endless()
 
     def _endless(self) -> Iterator[LoadedShare]:

@@ -44,9 +44,7 @@ def write_fake_store(
     split_of = [name for name, count in counts.items() for _ in range(count)]
     size = len(split_of)
     labels = generator.integers(0, num_classes, size)
-    present = np.stack(
-        [generator.random(size) >= modalities[m].missing for m in names], axis=1
-    )
+    present = np.stack([generator.random(size) >= modalities[m].missing for m in names], axis=1)
     columns = {m: _column(m, modalities[m]) for m in names}
     samples = {m: _samples(modalities[m], labels, num_classes, generator) for m in names}
 

@@ -20,7 +20,7 @@ from mmtool.registry import load_file
 
 
 def run_ranks(world: int, target: str, *arguments: str, timeout_s: float = 120.0) -> None:
-    """Call `target` ("module:function" or "file.py:function") on every rank; fail with its output."""
+    """Call `target`, module:function or file.py:function, on every rank; fail with its output."""
     with socket.socket() as listener, tempfile.TemporaryFile("w+") as output:
         listener.bind(("127.0.0.1", 0))
         listener.listen(16)

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
+
 from mmtool.config.schema import Options as BaseOptions
 from mmtool.methods._base import (
     BalancingMethod,
@@ -18,7 +20,6 @@ from mmtool.methods._base import (
     cross_entropy,
 )
 from mmtool.types import FUSION_GROUP, Batch, Needs, Outputs, SubStep
-from torch import Tensor
 
 
 class Options(BaseOptions):

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from mmtool import registry
 from mmtool.config.schema import Recipe
 from mmtool.engine.distributed import Ranks
 from mmtool.testing.fakes import FakeModality, write_fake_store
 from mmtool.testing.ranks import run_ranks
 from mmtool.testing.training import train_here
-from safetensors.torch import load_file, save_file
 
 METHODS = registry.names("methods")
 # The contract's encoders have layers that OGM's default, convolutions only, would not select.
@@ -91,9 +92,7 @@ def test_the_walk_finds_the_methods():
 @pytest.mark.parametrize("method", [*METHODS, *SHAPES])
 def test_two_ranks_equal_one_process(method, two_ranks, tmp_path):
     alone = train_here(recipe_for(method), data_root=store_root(), checkpoints=tmp_path)
-    first, second = (
-        load_file(two_ranks / f"{method}.rank{rank}.safetensors") for rank in range(2)
-    )
+    first, second = (load_file(two_ranks / f"{method}.rank{rank}.safetensors") for rank in range(2))
 
     for name, value in alone.items():
         assert torch.equal(first[name], second[name]), f"replicas differ in {name}"

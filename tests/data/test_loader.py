@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from mmtool.config.schema import Augment, DataConfig
 from mmtool.data.dataset import open_dataset
 from mmtool.data.loader import Loader
@@ -151,7 +152,9 @@ def test_a_mirrored_frame_is_the_frame_backwards():
 
     flipped = augmented(frames, torch.arange(64), Augment(flip=True), seed=0, epoch=0)
 
-    is_flipped = [torch.allclose(f, o.flip(-1), atol=1e-5) for f, o in zip(flipped, frames)]
-    is_same = [torch.allclose(f, o, atol=1e-5) for f, o in zip(flipped, frames)]
-    assert all(a != b for a, b in zip(is_flipped, is_same))
+    is_flipped = [
+        torch.allclose(f, o.flip(-1), atol=1e-5) for f, o in zip(flipped, frames, strict=True)
+    ]
+    is_same = [torch.allclose(f, o, atol=1e-5) for f, o in zip(flipped, frames, strict=True)]
+    assert all(a != b for a, b in zip(is_flipped, is_same, strict=True))
     assert 16 < sum(is_flipped) < 48

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mmtool.data.samplers import Visits, num_batches, rank_share, shuffled, split_evenly
 
 

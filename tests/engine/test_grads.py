@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from mmtool.engine.grads import Gradients, total_norm
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mmtool.config.schema import TrainConfig
 from mmtool.engine.optim import build_optimizer, learning_rate, step_if_finite
 from mmtool.engine.precision import Precision

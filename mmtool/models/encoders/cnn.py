@@ -10,9 +10,11 @@ height, width], whose features are averaged over the frames.
 
 from typing import ClassVar, Literal
 
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from mmtool.config import schema
+from mmtool.errors import RequestError
 from mmtool.types import InputKind, InputSpec
 
 
@@ -28,6 +30,12 @@ class Options(schema.Options):
     first_stride: schema.Count = 1
     """Stride of the first convolution; 2 quarters the cost of large inputs."""
 
+    @model_validator(mode="after")
+    def _groups_divide_the_width(self) -> "Options":
+        if self.norm == "group" and self.width % min(self.groups, self.width):
+            raise ValueError(f"groups = {self.groups} does not divide width = {self.width}")
+        return self
+
 
 class Encoder(nn.Module):
     """Three convolutional blocks and a global average."""
@@ -36,6 +44,7 @@ class Encoder(nn.Module):
 
     def __init__(self, options: Options, spec: InputSpec) -> None:
         super().__init__()
+        _refuse_small(spec, 3 * options.first_stride + 1)
         width = options.width
         channels = (spec.shape[-3], width, 2 * width, 4 * width)
         blocks: list[nn.Module] = []
@@ -54,6 +63,16 @@ class Encoder(nn.Module):
         folded = x.flatten(0, 1) if x.dim() == 5 else x
         features: Tensor = self.pool(self.blocks(folded)).flatten(1)
         return features.unflatten(0, x.shape[:2]).mean(1) if x.dim() == 5 else features
+
+
+def _refuse_small(spec: InputSpec, smallest: int) -> None:
+    height, width = spec.shape[-2:]
+    if min(height, width) < smallest:
+        raise RequestError(
+            f"inputs of {height} x {width} are too small for the encoder cnn",
+            why=f"its stride and two poolings need {smallest} values along each side",
+            fix="use the encoder mlp, or a smaller first_stride",
+        )
 
 
 def _block(inputs: int, outputs: int, stride: int, options: Options) -> list[nn.Module]:
