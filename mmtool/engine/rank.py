@@ -38,14 +38,19 @@ def run_rank(run: RunDir, stop: StopRequest) -> None:
     device = choose_device(recipe.launch.device, local_rank)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if device.type == "cpu":
-        cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(recipe.launch.threads or max(1, cores // world))
+        torch.set_num_threads(recipe.launch.threads or _default_threads(world))
     ranks = join(device, timeout_s=recipe.launch.timeout_s)
     try:
         with EventWriter(run.log_path(ranks.rank)) as writer:
             _train(run, recipe, ranks, writer, launch, stop)
     finally:
         leave(ranks)
+
+
+def _default_threads(world: int) -> int:
+    """Share the visible cores among the ranks, unless the user's environment says otherwise."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() else max(1, len(os.sched_getaffinity(0)) // world)
 
 
 def _train(
