@@ -147,7 +147,11 @@ def killed_after(process: subprocess.Popen, runs: Path, before: set[Path], step:
     while time.monotonic() < deadline:
         assert process.poll() is None, "the run ended before it could be killed"
         new = [r for r in set(runs.iterdir()) - before if not r.is_symlink()]
-        if new and (new[0] / "log" / "rank0.jsonl").is_file() and max(losses(new[0]), default=0) > step:
+        if (
+            new
+            and (new[0] / "log" / "rank0.jsonl").is_file()
+            and max(losses(new[0]), default=0) > step
+        ):
             process.send_signal(signal.SIGKILL)
             process.wait()
             return new[0]
@@ -214,9 +218,7 @@ def test_a_rank_that_fails_is_named_with_its_own_error(home, first):
 
 def test_profile_measures_the_recipe(home, first):
     trace = home / "trace.json"
-    done = mmtool(
-        home, "profile", "quickstart", "--steps", "8", "--trace", str(trace), "--json"
-    )
+    done = mmtool(home, "profile", "quickstart", "--steps", "8", "--trace", str(trace), "--json")
     report = json.loads(done.stdout)
 
     assert report["schema"].startswith("mmtool.profile/")

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -41,6 +42,7 @@ _DISK_ERRORS = {
     errno.ENOTDIR: ("part of the path is a file, not a folder", "choose another folder"),
     errno.ENOENT: ("the folder cannot be made", "choose another folder"),
 }
+_NUM_NAMED = 3
 _SECONDS_BETWEEN_REPORTS = 0.1
 
 
@@ -111,6 +113,7 @@ class _FullPass:
         self._writer = writer
         self._hook = progress
         self._done = self._skipped = self.decoded = 0
+        self._examples: deque[str] = deque(maxlen=_NUM_NAMED)
         self._started = self._reported = time.monotonic()
 
     def run(self, workers: int) -> list[FinishedShard]:
@@ -179,6 +182,7 @@ class _FullPass:
                 self.decoded += 1
                 if isinstance(sample, Skipped):
                     self._skipped += 1
+                    self._examples.append(f"{clip.id}: {sample.reason}: {sample.detail}")
                     notes.skip(position, sample)
                     self._refuse_too_many_skipped()
                 else:
@@ -202,7 +206,7 @@ class _FullPass:
             raise WorkFailed(
                 f"{plural(self._skipped, 'clip')} of {total:,} cannot be read, "
                 f"more than the {self._request.max_skipped:.0%} allowed",
-                where=str(self._plan.root),
+                where="\n    ".join(self._examples) or str(self._plan.root),
                 why="a dataset with so many clips missing gives numbers nobody can compare",
                 fix="complete the release, or accept it with a larger --max-skipped",
             )
