@@ -37,8 +37,7 @@ def run_rank(run: RunDir, stop: StopRequest) -> None:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(recipe.launch.device, local_rank)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if device.type == "cpu":
-        torch.set_num_threads(recipe.launch.threads or _default_threads(world))
+    set_threads(recipe, device, world)
     ranks = join(device, timeout_s=recipe.launch.timeout_s)
     try:
         with EventWriter(run.log_path(ranks.rank)) as writer:
@@ -47,10 +46,14 @@ def run_rank(run: RunDir, stop: StopRequest) -> None:
         leave(ranks)
 
 
-def _default_threads(world: int) -> int:
-    """Share the visible cores among the ranks, unless the user's environment says otherwise."""
+def set_threads(recipe: Recipe, device: torch.device, world: int) -> None:
+    """Share the usable cores among the ranks, unless the recipe or the environment says otherwise."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() else max(1, len(os.sched_getaffinity(0)) // world)
+    shared = max(1, len(os.sched_getaffinity(0)) // world)
+    if device.type == "cpu":
+        torch.set_num_threads(
+            recipe.launch.threads or (int(asked) if asked.isdecimal() else shared)
+        )
 
 
 def _train(

@@ -18,6 +18,7 @@ from mmtool.engine.build import Job, build_job
 from mmtool.engine.distributed import Ranks, choose_device
 from mmtool.engine.loop import Fit, run_step
 from mmtool.engine.metriclog import MetricLog
+from mmtool.engine.rank import set_threads
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.timing import PhaseClock
 from mmtool.errors import EnvironmentLacks, RequestError
@@ -40,8 +41,7 @@ def profile(
             fix="--gpus 1, and divide the predicted compute time by the number of GPUs",
         )
     device = choose_device(recipe.launch.device)
-    if recipe.launch.threads is not None:
-        torch.set_num_threads(recipe.launch.threads)
+    set_threads(recipe, device, world=1)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     job = build_job(
