@@ -47,7 +47,7 @@ def run_rank(run: RunDir, stop: StopRequest) -> None:
 
 
 def set_threads(recipe: Recipe, device: torch.device, world: int) -> None:
-    """Share the usable cores among the ranks, unless the recipe or the environment says otherwise."""
+    """Share the usable cores among the ranks, unless recipe or environment say otherwise."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     shared = max(1, len(os.sched_getaffinity(0)) // world)
     if device.type == "cpu":
