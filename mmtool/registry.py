@@ -76,8 +76,10 @@ def names(kind: str) -> list[str]:
 def get(kind: str, name: str) -> Entry:
     """Find one entry or explain which names exist."""
     known = entries(kind)
-    if name in known:
-        return known[name]
+    plain = name.replace("-", "_")  # rules print as `dominant-modality`
+    for spelling in (name, plain):
+        if spelling in known:
+            return known[spelling]
     singular = kind.removesuffix("s")
     raise UnknownName(
         f"there is no {singular} named {name!r}",

@@ -15,7 +15,7 @@ from typing import Any, Literal, TextIO, TypeAlias
 
 import typer
 
-from mmtool.errors import MmtoolError, RecipeError
+from mmtool.errors import MmtoolError, RecipeError, StoppedResumable
 
 ColorChoice: TypeAlias = Literal["auto", "always", "never"]
 GLYPHS = {
@@ -190,7 +190,9 @@ class Output:
             return
         if isinstance(error, RecipeError) and error.rendered:
             self._write(self.stderr, error.rendered.rstrip() + "\n\n")
-        self._note("error: ", "red", error.what)
+        is_stopped = isinstance(error, StoppedResumable)
+        label, color = ("stopped: ", "yellow") if is_stopped else ("error: ", "red")
+        self._note(label, color, error.what)
         for label, text in (("where", error.where), ("why", error.why), ("fix", error.fix)):
             if text:
                 self._note(f"  {label}: ", "bold", text.replace("\n", "\n       "))

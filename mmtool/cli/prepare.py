@@ -20,9 +20,15 @@ from mmtool.paths import data_root as find_data_root
 
 if TYPE_CHECKING:
     from mmtool.config.load import Loaded
-    from mmtool.prepare.request import PrepareResult, Progress
+    from mmtool.prepare.request import PrepareRequest, PrepareResult, Progress
 
 SCHEMA = "mmtool.prepare/1"
+_TOLD_BEFORE = (
+    ("dataset", "TITLE"),
+    ("licence", "LICENCE"),
+    ("source", "SOURCE"),
+    ("cite", "CITATION"),
+)
 
 
 @command
@@ -42,7 +48,7 @@ def prepare(
         typer.Option("--workers", metavar="N", min=1, help="Threads; else one per core."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N clips.")
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Only N clips, in proportion.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a store that is already there.")
@@ -51,34 +57,46 @@ def prepare(
         list[str] | None,
         typer.Option("--set", "-s", metavar="KEY=VALUE", help="An option of the dataset."),
     ] = None,
-    allow_leak: Annotated[
+    max_skipped: Annotated[
+        float,
+        typer.Option(
+            "--max-skipped", metavar="SHARE", min=0.0, max=1.0, help="Share of clips that may fail."
+        ),
+    ] = 0.1,
+    keep_partial: Annotated[
         bool,
-        typer.Option("--allow-leak", help="Accept splits that share speakers or source files."),
+        typer.Option("--keep-partial", help="Keep clips that decode only in part."),
+    ] = False,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Accept splits that share raw recordings.")
     ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Turn a raw release into a store; prints its path.
 
     \b
-    mmtool prepare cremad --source ~/CREMA-D
-    mmtool prepare cremad --source ~/CREMA-D --dry-run
-    mmtool prepare avmnist -s seed=1
+    mmtool prepare avdigits
+    mmtool prepare avdigits --source DIR -s snr_db=0
+    mmtool prepare manifest --source my_data.csv --out data/mine
     """
+    from mmtool.prepare.request import PrepareRequest
+
     refuse_together({"--out": out, "--data-root": data_root})
     refuse_together({"--overwrite": overwrite, "--dry-run": dry_run})
-    result = prepare_store(
-        output,
-        name,
+    request = PrepareRequest(
+        preparer=name,
         source=source,
-        out=out,
-        data_root=find_data_root(data_root),
-        workers=workers,
+        out=out or find_data_root(data_root) / _store_name(name),
+        workers=workers or 0,
         limit=limit,
         overwrite=overwrite,
         options=parse_settings(settings or ()),
         dry_run=dry_run,
+        max_skipped=max_skipped,
+        missing_modality="keep" if keep_partial else "skip",
         allow_leak=allow_leak,
     )
+    result = prepare_store(output, request)
     data = {
         "path": result.path,
         "hash": result.hash,
@@ -89,45 +107,24 @@ def prepare(
     output.result(SCHEMA, data, str(result.path))
 
 
-def prepare_store(
-    output: Output,
-    name: str,
-    *,
-    data_root: Path,
-    source: Path | None = None,
-    out: Path | None = None,
-    workers: int | None = None,
-    limit: int | None = None,
-    overwrite: bool = False,
-    options: dict[str, str] | None = None,
-    dry_run: bool = False,
-    allow_leak: bool = False,
-) -> "PrepareResult":
+def _store_name(name: str) -> str:
+    """Give the folder of a preparer's store; a preparer given as a file is loaded to learn it."""
+    if not name.endswith(".py"):
+        return name
+    from mmtool.prepare.loader import load_preparer
+
+    return load_preparer(name).name
+
+
+def prepare_store(output: Output, request: "PrepareRequest") -> "PrepareResult":
     """Prepare one dataset and tell about it on stderr; gives what the pipeline returns."""
     from mmtool.prepare.loader import load_preparer
     from mmtool.prepare.pipeline import prepare as run_pipeline
-    from mmtool.prepare.request import PrepareRequest
     from mmtool.prepare.summary import summary_lines
 
-    preparer = load_preparer(name)
-    for label, field in (
-        ("dataset", "TITLE"),
-        ("licence", "LICENCE"),
-        ("source", "SOURCE"),
-        ("cite", "CITATION"),
-    ):
+    preparer = load_preparer(request.preparer)
+    for label, field in _TOLD_BEFORE:
         output.info(f"{label + ':':<9}{preparer.text(field)}")
-    request = PrepareRequest(
-        preparer=name,
-        source=source,
-        out=out or data_root / preparer.name,
-        workers=workers or 0,
-        limit=limit,
-        overwrite=overwrite,
-        options=options or {},
-        dry_run=dry_run,
-        allow_leak=allow_leak,
-    )
     with Stage(output, f"prepare {preparer.name}") as stage:
 
         def show(progress: "Progress") -> None:
@@ -158,6 +155,7 @@ def ensure_prepared(
     from mmtool import registry
     from mmtool.data.dataset import locate_store
     from mmtool.prepare.loader import load_preparer
+    from mmtool.prepare.request import PrepareRequest
 
     name = loaded.recipe.data.dataset
     store = locate_store(loaded.recipe.data, data_root)
@@ -172,7 +170,7 @@ def ensure_prepared(
             fix=f"mmtool prepare {name} --data-root {data_root}",
         )
     output.info(f"dataset {name!r} is not prepared yet; preparing its bundled samples first")
-    prepare_store(output, name, data_root=data_root)
+    prepare_store(output, PrepareRequest(name, None, data_root / name))
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:

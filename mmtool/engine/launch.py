@@ -205,8 +205,10 @@ def _following(run: RunDir, on_event: Callable[[dict[str, Any]], None] | None) -
         yield
         return
     done = threading.Event()
-    arguments = (run.log_path(0), done, on_event)
-    thread = threading.Thread(target=follow, args=arguments, daemon=True)
+    log = run.log_path(0)
+    start = {"start": log.stat().st_size if log.exists() else 0}  # past earlier attempts
+    arguments = (log, done, on_event)
+    thread = threading.Thread(target=follow, args=arguments, kwargs=start, daemon=True)
     thread.start()
     try:
         yield

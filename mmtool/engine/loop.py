@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,13 @@ from mmtool.engine.checkpoint import (
     save_best,
     save_checkpoint,
 )
-from mmtool.engine.evaluate import collect, evaluate, train_sample
+from mmtool.engine.evaluate import (
+    collect,
+    encode_rows,
+    evaluate,
+    evaluation_mode,
+    train_sample,
+)
 from mmtool.engine.grads import check_replicas
 from mmtool.engine.metriclog import MetricLog
 from mmtool.engine.optim import learning_rate, set_learning_rate
@@ -27,8 +32,10 @@ from mmtool.engine.stop import StopRequest
 from mmtool.engine.timing import PhaseClock
 from mmtool.errors import StoppedResumable, WorkFailed
 from mmtool.methods._base import EpochContext, StepContext
+from mmtool.models.build import check_decomposition
 from mmtool.randomness import fold
-from mmtool.types import FUSION_GROUP
+
+_NUM_CHECKED = 8
 
 Emit = Callable[..., None]
 """Writes one event to the run log: emit(kind, **fields)."""
@@ -60,12 +67,20 @@ def fit(job: Job, *, emit: Emit, checkpoints: Path, stop: StopRequest, is_resume
         _resume(run)
     else:
         _take_snapshot(job, "initial")
+    _check_model(job)
     for warning in job.warnings:
         emit("event", what="warning", message=warning)
     while job.progress.epoch < job.recipe.train.epochs:
         _train_epoch(run)
         _finish_epoch(run)
     _finish_run(run)
+
+
+def _check_model(job: Job) -> None:
+    """Fail before the first step if the logits per modality are not what the model claims."""
+    some = encode_rows(job, job.dataset.rows("train")[:_NUM_CHECKED])
+    with evaluation_mode(job.model):
+        check_decomposition(job.model, some.features)
 
 
 def _resume(run: Fit) -> None:
@@ -273,31 +288,3 @@ def _average_buffers(job: Job) -> None:
     job.ranks.sum_many_(floats)
     if floats:
         torch._foreach_div_(floats, float(job.ranks.world))
-
-
-def run_facts(job: Job) -> dict[str, Any]:
-    """Give the fields of the `head` event."""
-    dataset, config = job.dataset, job.recipe
-    label = dataset.store.index.label
-    measured = dataset.rows("val") if len(dataset.rows("val")) else dataset.rows("train")
-    counts = np.bincount(label[measured], minlength=dataset.num_classes)
-    return {
-        "modalities": list(dataset.modalities),
-        "classes": list(dataset.store.classes),
-        "dataset": config.data.dataset,
-        "dataset_hash": dataset.store.hash,
-        "protocol": dataset.protocol,
-        "method": config.method.name,
-        "fusion": config.model.fusion.name,
-        "optimizer": config.train.optimizer,
-        "unimodal": job.model.way,
-        "batch_size": config.train.batch_size,
-        "epochs": config.train.epochs,
-        "seed": config.train.seed,
-        "steps_per_epoch": job.steps_per_epoch(),
-        **{f"num_{s}": len(dataset.rows(s)) for s in ("train", "val", "test")},
-        "chance": float(counts.max() / counts.sum()),
-        "parameters": {n: sum(p.numel() for _, p in m) for n, m in job.groups.items()},
-        "device": str(job.device),
-        "fusion_group": FUSION_GROUP,
-    }

@@ -12,13 +12,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mmtool.config.load import load_recipe
 from mmtool.config.schema import Recipe
 from mmtool.engine.build import Job, build_job
 from mmtool.engine.distributed import Ranks, choose_device, join, leave
-from mmtool.engine.loop import fit, run_facts
+from mmtool.engine.loop import fit
 from mmtool.engine.stop import StopRequest
 from mmtool.errors import MmtoolError
 from mmtool.runlog.events import SCHEMA
@@ -98,6 +99,33 @@ def _train(
             sampler.stop()
             writer.write("end", status=status, reason=reason)
             job.close()
+
+
+def run_facts(job: Job) -> dict[str, Any]:
+    """Give the fields of the `head` event."""
+    dataset, config = job.dataset, job.recipe
+    label = dataset.store.index.label
+    measured = dataset.rows("val") if len(dataset.rows("val")) else dataset.rows("train")
+    counts = np.bincount(label[measured], minlength=dataset.num_classes)
+    return {
+        "modalities": list(dataset.modalities),
+        "classes": list(dataset.store.classes),
+        "dataset": config.data.dataset,
+        "dataset_hash": dataset.store.hash,
+        "protocol": dataset.protocol,
+        "method": config.method.name,
+        "fusion": config.model.fusion.name,
+        "optimizer": config.train.optimizer,
+        "unimodal": job.model.way,
+        "batch_size": config.train.batch_size,
+        "epochs": config.train.epochs,
+        "seed": config.train.seed,
+        "steps_per_epoch": job.steps_per_epoch(),
+        **{f"num_{s}": len(dataset.rows(s)) for s in ("train", "val", "test")},
+        "chance": float(counts.max() / counts.sum()),
+        "parameters": {n: sum(p.numel() for _, p in m) for n, m in job.groups.items()},
+        "device": str(job.device),
+    }
 
 
 class _Heartbeat:

@@ -21,6 +21,7 @@ from mmtool.engine.grads import total_norm
 from mmtool.engine.optim import step_if_finite
 from mmtool.engine.timing import PhaseClock
 from mmtool.methods._base import StepContext, cross_entropy
+from mmtool.methods._scores import mean_scores, score_sums
 from mmtool.types import PROBE_GROUP, Batch, Modality, Outputs, SubStep
 
 
@@ -80,7 +81,9 @@ def _forward(
         edited = method.edit_features(dict(encoded), batch, ctx)
         logits = model.fuse(edited)
         unimodal = {}
-        if method.needs.unimodal != "none":
+        # Ablation costs a fusion per modality; the other ways cost next to nothing, so that the
+        # score of every modality is in the log of every run.
+        if method.needs.unimodal != "none" or model.way != "ablate":
             unimodal = model.unimodal(encoded, trained=method.needs.trains_heads)
     outputs = Outputs(edited, logits.float(), {m: z.float() for m, z in unimodal.items()})
     return outputs, encoded, method.losses(outputs, batch, ctx)
@@ -101,6 +104,9 @@ def _count(
         sums.add(f"term.{name}", value)
     for name, value in job.method.statistics(outputs, batch, ctx).items():
         sums.add(f"stat.{name}", value)
+    if outputs.unimodal:
+        for name, value in score_sums(outputs.unimodal, batch).items():
+            sums.add(f"log.{name}", value)
     feature_sums, present = job.model.feature_sums(encoded, batch)
     for modality, value in feature_sums.items():
         sums.add(f"feature.{modality}", value)
@@ -195,6 +201,9 @@ def _publish(sums: _Sums, ctx: StepContext, global_size: int) -> None:
     """Hand reduced statistics to the method and reduced losses to the log."""
     ctx.stats = sums.section("stat.")
     ctx.count = sums.values["weight"]
+    scores = sums.section("log.")
+    if scores:
+        ctx.log_each("score", mean_scores(scores))
     for name, value in sums.section("term.").items():
         ctx.log("terms", value / global_size, name)
 

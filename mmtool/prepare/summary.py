@@ -10,7 +10,7 @@ _NUM_IDS = 3
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
     """Give the report of `prepare` (also of a dry run) as lines for a person."""
-    lines = [f"{report['title']}", f"licence: {report['licence']}"]
+    lines: list[str] = []
     clips = plural(report["clips"], "clip")
     classes = plural(report["num_classes"], "class", "classes")
     if report["dry_run"]:

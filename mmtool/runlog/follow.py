@@ -11,12 +11,14 @@ from mmtool.runlog.lines import parse_line
 POLL_S = 0.1
 
 
-def follow(path: Path, stop: threading.Event, on_event: Callable[[Event], None]) -> None:
-    """Call `on_event` for every event from the start of the file until `stop`, then for the rest.
+def follow(
+    path: Path, stop: threading.Event, on_event: Callable[[Event], None], *, start: int = 0
+) -> None:
+    """Call `on_event` for every event from byte `start` of the file until `stop`, then the rest.
 
-    The file may not exist yet. What an earlier attempt wrote is handed out too, in order.
+    The file may not exist yet.
     """
-    tail = _Tail()
+    tail = _Tail(start)
     while True:
         # Asked before reading: what was written before the stop is always handed out.
         is_last = stop.is_set()
@@ -31,8 +33,8 @@ def follow(path: Path, stop: threading.Event, on_event: Callable[[Event], None])
 class _Tail:
     """Remembers how far a growing file was read, line by line."""
 
-    def __init__(self) -> None:
-        self._offset = 0
+    def __init__(self, start: int) -> None:
+        self._offset = start
 
     def read(
         self, file: BufferedReader, on_event: Callable[[Event], None], *, is_last: bool

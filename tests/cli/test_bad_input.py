@@ -173,8 +173,7 @@ def test_a_number_that_is_none_in_a_series(home, capsys):
 
     assert code == 1
     assert "non-finite" in error
-    assert "s.csv" in error
-    assert "line 3" in error
+    assert "s.csv:3: column 2" in error
     assert_no_store(home)
 
 
