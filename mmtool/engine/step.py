@@ -50,9 +50,10 @@ def train_step(
         sums = _Sums()
         _clear_gradients(job)
         terms_by_name: dict[str, list[Tensor | None]] = {}
-        for batch in share.batches:
+        for whole in share.batches:
             with clock.phase("forward"):
-                outputs, encoded, terms = _forward(job, batch, sub, ctx)
+                batch = whole if sub.modalities == whole.modalities else whole.only(sub.modalities)
+                outputs, encoded, terms = _forward(job, batch, ctx)
                 _count(job, sums, outputs, encoded, terms, batch, ctx)
             with clock.phase("backward"):
                 _backward(job, terms, encoded, batch, share.global_size, ctx, terms_by_name)
@@ -70,12 +71,10 @@ def train_step(
 
 
 def _forward(
-    job: Job, batch: Batch, sub: SubStep, ctx: StepContext
+    job: Job, batch: Batch, ctx: StepContext
 ) -> tuple[Outputs, dict[Modality, Tensor], dict[str, Tensor]]:
     """Encode, edit, fuse; losses are computed in float32 outside autocast."""
     model, method = job.model, job.method
-    if sub.modalities != batch.modalities:
-        batch = batch.only(sub.modalities)
     with job.precision.autocast():
         encoded = model.encode(batch)
         edited = method.edit_features(dict(encoded), batch, ctx)
