@@ -57,8 +57,8 @@ def root(
     """Balanced, system-aware multimodal learning: prepare, train, diagnose, profile.
 
     \b
-    mmtool prepare cremad --source ~/CREMA-D
-    mmtool train recipes/cremad_ogm.toml --gpus 4
+    mmtool prepare manifest --source my_data.csv
+    mmtool train avdigits_ogm --device cpu --gpus 2
     mmtool diagnose runs/latest
     """
     del version

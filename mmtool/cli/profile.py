@@ -40,7 +40,7 @@ def profile(
     """Run a few measured steps; prints where they go.
 
     \b
-    mmtool profile cremad_ogm
+    mmtool profile avdigits_ogm
     mmtool profile my.toml --gpus 4 --trace trace.json
     """
     from mmtool.config.load import load_recipe

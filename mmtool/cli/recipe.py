@@ -38,7 +38,7 @@ def show(output: Output, recipe: RecipeArgument, settings: SetOption = None) -> 
     """Print every value and where it comes from.
 
     \b
-    mmtool recipe show cremad_ogm -s train.lr=0.01
+    mmtool recipe show avdigits_ogm -s train.lr=0.01
     """
     from mmtool.config.load import load_recipe, origin_rows
 
@@ -130,7 +130,7 @@ def copy(
     """Copy a bundled recipe to edit it; prints its path.
 
     \b
-    mmtool recipe copy cremad_ogm my.toml
+    mmtool recipe copy avdigits_ogm my.toml
     """
     entry = registry.get("recipes", name.removesuffix(".toml"))
     source = Path(entry.target)

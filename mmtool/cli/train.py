@@ -76,7 +76,7 @@ def train(
     """Train a recipe; prints the path of the run.
 
     \b
-    mmtool train cremad_ogm
+    mmtool train avdigits_ogm
     mmtool train my.toml --gpus 4 -s train.lr=0.01
     mmtool train my.toml --seeds 0,1,2
     mmtool train --resume latest
