@@ -47,7 +47,7 @@ class Job:
     recipe: Recipe
     ranks: Ranks
     dataset: Dataset
-    train_loader: Loader
+    loader: Loader
     model: MultimodalModel
     method: BalancingMethod
     groups: Mapping[GroupName, NamedParameters]
@@ -121,7 +121,7 @@ def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | N
         recipe=recipe,
         ranks=ranks,
         dataset=dataset,
-        train_loader=Loader(dataset, device=ranks.device, seed=recipe.train.seed),
+        loader=Loader(dataset, device=ranks.device, seed=recipe.train.seed),
         model=model,
         method=method,
         groups=groups,

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtool.data.loader import Loader
 from mmtool.data.samplers import Visits, num_batches, rank_share
 from mmtool.engine.build import Job
 from mmtool.methods._base import cross_entropy
@@ -48,7 +47,7 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
-def encode_rows(job: Job, rows: np.ndarray, loader: Loader | None = None) -> Encoded:
+def encode_rows(job: Job, rows: np.ndarray) -> Encoded:
     """Run the encoders over ascending rows, each rank on its share, and gather on every rank."""
     ranks, batch_size = job.ranks, job.recipe.train.batch_size
     visits = Visits(rows)
@@ -65,7 +64,7 @@ def encode_rows(job: Job, rows: np.ndarray, loader: Loader | None = None) -> Enc
     present = torch.zeros(size, len(job.dataset.modalities), device=device)
     label = torch.zeros(size, dtype=torch.int64, device=device)
     with evaluation_mode(job.model):
-        for loaded in (loader or job.train_loader).run(shares, epoch=None):
+        for loaded in job.loader.run(shares, epoch=None):
             for batch in loaded.batches:
                 if batch.weight is not None:  # a padding sample
                     continue

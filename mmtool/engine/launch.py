@@ -18,7 +18,7 @@ import torch
 
 from mmtool.config.dump import to_toml
 from mmtool.config.load import Loaded, load_recipe
-from mmtool.config.schema import Plugin, Recipe
+from mmtool.config.schema import Recipe
 from mmtool.data.dataset import open_dataset
 from mmtool.engine.build import build_job
 from mmtool.engine.children import run_children
@@ -59,7 +59,7 @@ class TrainResult:
 
 def train(request: TrainRequest) -> TrainResult:
     """Create a run directory and train the recipe in it."""
-    recipe = _with_absolute_plugins(request.loaded)
+    recipe = request.loaded.recipe
     open_dataset(recipe.data, request.data_root).store.close()
     check_devices(recipe)
     run = create_run(request.runs_root, request.loaded.name, label=request.label)
@@ -98,7 +98,7 @@ def resume(
 
 def check(request: TrainRequest) -> dict[str, Any]:
     """Give what a run would be, without starting it."""
-    recipe = _with_absolute_plugins(request.loaded)
+    recipe = request.loaded.recipe
     check_devices(recipe)
     job = build_job(recipe, Ranks(), data_root=request.data_root)
     try:
@@ -140,22 +140,6 @@ def check_devices(recipe: Recipe) -> None:
             why="CPU processes stand in for GPUs only when asked to",
             fix=f"--device cpu --gpus {launch.gpus}",
         )
-
-
-def _with_absolute_plugins(loaded: Loaded) -> Recipe:
-    """Give the recipe with plugin files by absolute path, for the run directory to load."""
-    folder = loaded.path.parent.resolve()
-
-    def fixed(plugin: Plugin) -> Plugin:
-        if not plugin.name.endswith(".py"):
-            return plugin
-        return Plugin(name=str(folder / plugin.name), **plugin.options)
-
-    recipe = loaded.recipe
-    encoders = {m: fixed(p) for m, p in recipe.model.encoders.items()}
-    changed = {"fusion": fixed(recipe.model.fusion), "encoders": encoders}
-    model = recipe.model.model_copy(update=changed)
-    return recipe.model_copy(update={"model": model, "method": fixed(recipe.method)})
 
 
 def _write_launch(run: RunDir, *, data_root: Path, attempt: int, **fields: Any) -> None:

@@ -100,9 +100,7 @@ def _train_epoch(run: Fit) -> None:
         job.plan = job.method.plan_epoch(ctx)
     visits, is_weighted = _planned_visits(job)
     steps_per_epoch = num_batches(len(visits), config.batch_size)
-    loaded_shares = job.train_loader.run(
-        _shares(job, visits, steps_per_epoch), epoch=progress.epoch
-    )
+    loaded_shares = job.loader.run(_shares(job, visits, steps_per_epoch), epoch=progress.epoch)
     for loaded in loaded_shares:
         should_stop = run_step(run, loaded, steps_per_epoch, is_weighted=is_weighted)
         progress.step += 1

@@ -1,7 +1,6 @@
 """What one rank does with a run directory; also the module a launched rank process runs.
 
-Everything a rank needs lies in the run directory, so a rank started by our launcher, by torchrun or
-by a resume does exactly the same.
+Everything a rank needs lies in the run directory, so a resumed rank does exactly the same.
 """
 
 import json

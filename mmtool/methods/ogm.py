@@ -44,7 +44,7 @@ class Options(schema.Options):
     end_epoch: int | None = 50
     """Last epoch with modulation, included; unset never ends."""
     params: Literal["conv", "matrix", "all"] = "matrix"
-    """Gradients touched: conv has 4 dimensions or more, matrix 2 or more, all includes biases."""
+    """Gradients touched: conv has 3 dimensions or more, matrix 2 or more, all includes biases."""
     apply: Literal["gradient", "update"] = "gradient"
     """Scale the gradient, or the optimiser's update (for AdamW)."""
 

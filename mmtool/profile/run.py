@@ -97,7 +97,7 @@ class _Measurement:
             shares = (
                 rank_share(visits, s, batch_size=size, micro_batches=micro) for s in range(whole)
             )
-            yield from self.job.train_loader.run(shares, epoch=epoch)
+            yield from self.job.loader.run(shares, epoch=epoch)
             epoch += 1
 
     def run(self, steps: int) -> None:

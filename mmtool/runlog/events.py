@@ -9,8 +9,9 @@ lines of an earlier attempt beyond the point of the resume do not count.
 Every line has `k` (kind) and `t` (seconds since the epoch). Durations are in milliseconds (`ms`).
 
 head   first line of every attempt: schema, run, rank, world, attempt, modalities [names], classes
-       [names], dataset, dataset_hash, method, batch_size, epochs, steps_per_epoch, num_train,
-       num_val, num_test, chance (majority rate on val), parameters {group: count}
+       [names], dataset, dataset_hash, protocol, method, fusion, optimizer, unimodal (the way),
+       batch_size, epochs, seed, steps_per_epoch, num_train, num_val, num_test, chance (majority
+       rate on val), parameters {group: count}, device
 step   step (0-based), epoch, n (global samples), loss, lr, gnorm (before clipping), skipped (bool),
        terms {loss name: value}, ms {step, data, transfer, forward, backward, sync, optimizer},
        m {modality: {score, coef, gnorm, ...}}

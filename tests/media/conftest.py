@@ -1,6 +1,5 @@
 """Raw files for the tests of the media room: waves by hand, the rest by the ffmpeg program."""
 
-import os
 import shutil
 import struct
 import subprocess
@@ -121,14 +120,4 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = ["ffmpeg", "-v", "error", "-y", *raw, "-i", "frames.rgb", "-vf", uneven]
     command += ["-fps_mode", "vfr", "-c:v", "libx264", "-crf", "8", "-pix_fmt", "yuv420p"]
     subprocess.run([*command, "uneven.mkv"], cwd=folder, check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def kit() -> Path:
-    """Give the folder of real sample data, where this machine has one."""
-    beside = Path(__file__).parents[3] / "shared" / "kit"
-    folder = Path(os.environ.get("MMTOOL_KIT", beside))
-    if not folder.is_dir():
-        pytest.skip("no sample data here; name its folder in MMTOOL_KIT")
     return folder
