@@ -12,6 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 MMTOOL = [sys.executable, "-m", "mmtool"]
+LOG_EVERY_STEP = ("-s", "log.every_steps=1")
 
 
 @pytest.fixture(scope="module")
@@ -152,10 +153,15 @@ def killed_after(process: subprocess.Popen, runs: Path, before: set[Path], step:
     raise AssertionError("the run did not get that far")
 
 
-def test_ctrl_c_saves_and_the_run_can_be_resumed(home, first):
+@pytest.mark.parametrize(
+    ("number", "ranks"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ("--device", "cpu", "--gpus", "2"))],
+    ids=["ctrl-c", "sigterm-to-two-ranks"],
+)
+def test_a_stop_saves_and_the_run_can_be_resumed(home, first, number, ranks):
     before = set((home / "runs").iterdir())
     process = subprocess.Popen(
-        [*MMTOOL, "train", "quickstart", "-q", "-s", "train.epochs=3", "-s", "log.every_steps=1"],
+        [*MMTOOL, "train", "quickstart", "-q", *ranks, *("-s", "train.epochs=3"), *LOG_EVERY_STEP],
         cwd=home,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -167,7 +173,7 @@ def test_ctrl_c_saves_and_the_run_can_be_resumed(home, first):
         new = [r for r in set((home / "runs").iterdir()) - before if not r.is_symlink()]
         if new and (new[0] / "log" / "rank0.jsonl").is_file() and len(losses(new[0])) > 3:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 75, stderr
