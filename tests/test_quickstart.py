@@ -40,8 +40,9 @@ def mmtool(home: Path, *arguments: str, code: int = 0) -> subprocess.CompletedPr
 
 
 def events(run: Path, kind: str) -> list[dict]:
-    lines = (run / "log" / "rank0.jsonl").read_text().splitlines()
-    return [e for e in map(json.loads, lines) if e["k"] == kind]
+    text = (run / "log" / "rank0.jsonl").read_text()
+    complete, _, _being_written = text.rpartition("\n")
+    return [e for e in map(json.loads, complete.splitlines()) if e["k"] == kind]
 
 
 def losses(run: Path) -> dict[int, float]:
