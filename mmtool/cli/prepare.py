@@ -1,6 +1,7 @@
 """`mmtool prepare`: a raw release becomes a store."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,22 @@ _TOLD_BEFORE = (
     ("source", "SOURCE"),
     ("cite", "CITATION"),
 )
+
+
+class MissingModality(StrEnum):
+    """What becomes of a clip of which only some modalities can be read."""
+
+    skip = "skip"
+    keep = "keep"
+
+
+class DuplicatePolicy(StrEnum):
+    """Which of several rows with one id is kept."""
+
+    first = "first"
+    last = "last"
+    multi = "multi"
+    drop = "drop"
 
 
 @command
@@ -63,10 +80,28 @@ def prepare(
             "--max-skipped", metavar="SHARE", min=0.0, max=1.0, help="Share of clips that may fail."
         ),
     ] = 0.1,
-    keep_partial: Annotated[
-        bool,
-        typer.Option("--keep-partial", help="Keep clips that decode only in part."),
-    ] = False,
+    max_missing: Annotated[
+        float | None,
+        typer.Option(
+            "--max-missing",
+            metavar="SHARE",
+            min=0.0,
+            max=1.0,
+            help="Share of clips without a file; else what suits the dataset.",
+        ),
+    ] = None,
+    missing_modality: Annotated[
+        MissingModality,
+        typer.Option("--missing-modality", help="Clips of which only a part can be read."),
+    ] = MissingModality.skip,
+    duplicates: Annotated[
+        DuplicatePolicy,
+        typer.Option("--duplicates", help="Which of several rows with one id to keep."),
+    ] = DuplicatePolicy.first,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option("--max-seconds", metavar="S", min=0.01, help="Cut sound and video after S."),
+    ] = None,
     allow_leak: Annotated[
         bool, typer.Option("--allow-leak", help="Accept splits that share raw recordings.")
     ] = False,
@@ -93,7 +128,10 @@ def prepare(
         options=parse_settings(settings or ()),
         dry_run=dry_run,
         max_skipped=max_skipped,
-        missing_modality="keep" if keep_partial else "skip",
+        max_missing=max_missing,
+        missing_modality=missing_modality.value,
+        duplicates=duplicates.value,
+        max_seconds=max_seconds,
         allow_leak=allow_leak,
     )
     result = prepare_store(output, request)
@@ -128,6 +166,8 @@ def prepare_store(output: Output, request: "PrepareRequest") -> "PrepareResult":
     with Stage(output, f"prepare {preparer.name}") as stage:
 
         def show(progress: "Progress") -> None:
+            if progress.note:
+                output.info(progress.note)
             stage.update(progress.done, progress.total, note=_note(progress))
 
         result = run_pipeline(request, show)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtool.errors import RequestError
-from mmtool.media.spec import LogMel
+from mmtool.media.spec import Feature, LogMel
 
 _INT16_SCALE = 1.0 / 32768.0
 # About the power of the quantisation noise of 16-bit audio: silence becomes a floor, not -inf.
@@ -55,3 +55,17 @@ def mel_filters(rate_hz: int, spec: LogMel) -> NDArray[np.float64]:
 def hz_to_mel(frequency_hz: float) -> float:
     """Give the mel scale of O'Shaughnessy (1987): 2595 log10(1 + f/700)."""
     return float(2595.0 * np.log10(1.0 + frequency_hz / 700.0))
+
+
+def feature_shape(feature: Feature) -> tuple[int, ...]:
+    """Give the shape of a feature's samples."""
+    if isinstance(feature, LogMel):
+        return (1, feature.num_mels, feature.num_frames)
+    raise NotImplementedError
+
+
+def derive(wave: NDArray[np.int16], rate_hz: int, feature: Feature) -> NDArray[np.float16]:
+    """Give a feature of a wave."""
+    if isinstance(feature, LogMel):
+        return log_mel(wave, rate_hz, feature)
+    raise NotImplementedError

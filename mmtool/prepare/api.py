@@ -10,28 +10,61 @@ A preparer is a Python file of facts. It enumerates clips; it does not decode th
     finish(clip, arrays, options) -> arrays          optional: deterministic change after decoding
                                                      and before features, by column name
     BUNDLED                                  optional Path: sample data used without --source
+    EDITIONS                                 optional: layouts of the release by name, each a list
+                                             of files or globs that must exist under the root
+    MEDIA                                    optional globs of all media files under the root; those
+                                             that no clip names are counted as unlisted
+    MAX_MISSING                              optional share of clips whose files may be missing:
+                                             0.0 for fixed archives (default), 0.3 for crawled ones
+    LEAKS                                    optional "refuse" (default) or "drop-train": what to do
+                                             when an official list puts one clip into two splits
 
-A preparer raises `SourceError` when `root` is not a release it knows.
+With EDITIONS, `root` is the folder in which an edition was found, at --source or up to two folders
+below it, and `edition_of(root, EDITIONS)` names it. A preparer raises `SourceError` when a list or
+a table is not what it should be. It names media files that may not exist: missing, empty and
+damaged files are found and counted by prepare. Rows that are unusable for a reason only the
+release knows carry that reason in `Clip.skip`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from mmtool.config.schema import Options as Options
 from mmtool.errors import SourceError as SourceError
+from mmtool.media.pickles import read_pickle as read_pickle
 from mmtool.media.spec import AudioSpec as AudioSpec
+from mmtool.media.spec import Filterbank as Filterbank
 from mmtool.media.spec import FramesSpec as FramesSpec
 from mmtool.media.spec import LogMel as LogMel
+from mmtool.media.spec import LogSpectrogram as LogSpectrogram
+from mmtool.media.spec import Recording as Recording
 from mmtool.media.spec import SeriesSpec as SeriesSpec
 from mmtool.media.spec import Source as Source
 from mmtool.media.spec import Spec as Spec
 from mmtool.media.spec import TextSpec as TextSpec
+from mmtool.prepare.digits import SPOKEN_RATE_HZ as SPOKEN_RATE_HZ
+from mmtool.prepare.digits import SPOKEN_TEST_TAKES as SPOKEN_TEST_TAKES
+from mmtool.prepare.digits import HandwrittenDigits as HandwrittenDigits
+from mmtool.prepare.digits import handwritten_digits as handwritten_digits
+from mmtool.prepare.digits import named_choice as named_choice
+from mmtool.prepare.digits import named_normal as named_normal
+from mmtool.prepare.digits import spoken_digits as spoken_digits
+from mmtool.prepare.digits import with_noise as with_noise
+from mmtool.prepare.editions import edition_of as edition_of
+from mmtool.prepare.files import FileTree as FileTree
+from mmtool.prepare.splits import carve as carve
 from mmtool.prepare.splits import draw_share as draw_share
+from mmtool.prepare.splits import leave_one_out as leave_one_out
 from mmtool.prepare.table import Table as Table
 from mmtool.prepare.table import TableRow as TableRow
+from mmtool.prepare.table import label_of as label_of
+from mmtool.prepare.table import read_lines as read_lines
+from mmtool.prepare.table import read_rows as read_rows
 from mmtool.prepare.table import read_table as read_table
+from mmtool.prepare.windows import Window as Window
+from mmtool.prepare.windows import label_windows as label_windows
 from mmtool.text import suggestion as suggestion
 
 
@@ -57,7 +90,10 @@ class Clip:
     A clip that a protocol does not list takes no part in it."""
     group: str = ""
     """Speaker, source video or subject: what must not be shared between splits."""
-    notes: Mapping[str, str] = field(default_factory=dict)
+    skip: str = ""
+    """Why this clip is left out although it is listed, such as "known-bad" or "zero-length"."""
+    value: float | None = None
+    """The number behind the label, such as a sentiment of -3 to 3, kept in the index."""
 
 
 class Preparer(Protocol):

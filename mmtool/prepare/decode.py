@@ -11,8 +11,10 @@ from typing import TypeVar
 import numpy as np
 
 from mmtool.errors import MmtoolError, WorkFailed
+from mmtool.media.spec import Decoded, MediaFacts
 from mmtool.prepare.api import AudioSpec, Clip, SeriesSpec, Source, Spec
-from mmtool.prepare.layout import UnfitSample, as_sample, column_info, flags_of
+from mmtool.prepare.facts import describe
+from mmtool.prepare.layout import UnfitSample, as_sample, column_info, estimated_bytes, flags_of
 from mmtool.prepare.plan import Plan
 from mmtool.prepare.request import MediaRoom
 from mmtool.prepare.statistics import Moments, moments_of
@@ -33,24 +35,36 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Clipful:
+    """What a clip's sources hold: arrays by column, and facts by modality."""
+
+    arrays: Mapping[str, AnyArray]
+    facts: Mapping[str, MediaFacts]
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A clip as the store takes it; a column is None where its modality is absent."""
 
     arrays: Mapping[str, AnyArray | None]
+    facts: Mapping[str, MediaFacts]
+    contents: Mapping[str, str]
+    """Modality -> identity of the raw bytes."""
     flags: tuple[str, ...]
     moments: Mapping[str, Moments]
 
 
 def decode_clip(
     clip: Clip, plan: Plan, media: MediaRoom, *, keep_partial: bool = False
-) -> Mapping[str, AnyArray] | Skipped:
+) -> Clipful | Skipped:
     """Decode a clip's sources, let the preparer finish them and derive features.
 
     With `keep_partial` a modality that does not decode is left out, as long as another one does.
     """
     arrays: dict[str, AnyArray] = {}
+    facts: dict[str, MediaFacts] = {}
     failed: dict[str, Skipped] = {}
-    decoded: dict[tuple[Source, Spec], AnyArray] = {}
+    decoded: dict[tuple[Source, Spec], Decoded] = {}
     for name, column in plan.columns.items():
         source = clip.sources.get(column.modality)
         if source is None or column.modality in failed:
@@ -59,15 +73,18 @@ def decode_clip(
         try:
             if (source, spec) not in decoded:
                 decoded[source, spec] = media.decode(source, spec)
+            found = decoded[source, spec]
             # A copy for each column: `finish` may change arrays in place.
-            arrays[name] = decoded[source, spec].copy()
+            arrays[name] = found.array.copy()
+            facts.setdefault(column.modality, found.facts)
         except media.failure as error:
             detail = f"{column.modality}: {error}"
             failed[column.modality] = Skipped(_reason(error), detail)
     arrays = {n: a for n, a in arrays.items() if plan.columns[n].modality not in failed}
     if failed and not (keep_partial and arrays):
         return next(iter(failed.values()))
-    return _finished(clip, plan, media, arrays)
+    facts = {m: found for m, found in facts.items() if m not in failed}
+    return Clipful(_finished(clip, plan, media, arrays), facts)
 
 
 def _finished(
@@ -88,13 +105,13 @@ def _finished(
             raise UnfitSample("empty", f"{name} has no samples")
         spec = plan.columns[name].spec
         if isinstance(spec, AudioSpec) and spec.feature is not None:
-            arrays[name] = media.log_mel(array, spec.rate_hz, spec.feature)
+            arrays[name] = media.derive(array, spec.rate_hz, spec.feature)
     return arrays
 
 
 def decode_or_skip(
     clip: Clip, plan: Plan, media: MediaRoom, *, keep_partial: bool
-) -> Mapping[str, AnyArray] | Skipped:
+) -> Clipful | Skipped:
     """Decode a clip; unreadable data is a reason to skip it, anything else names the clip."""
     try:
         return decode_clip(clip, plan, media, keep_partial=keep_partial)
@@ -120,27 +137,47 @@ def make_sample(
     keep_partial: bool = False,
 ) -> Sample | Skipped:
     """Give a clip in the form the store takes, with its flags and statistics."""
-    arrays = decode_or_skip(clip, plan, media, keep_partial=keep_partial)
-    if isinstance(arrays, Skipped):
-        return arrays
+    found = decode_or_skip(clip, plan, media, keep_partial=keep_partial)
+    if isinstance(found, Skipped):
+        return found
     try:
-        samples = {name: as_sample(name, columns[name], array) for name, array in arrays.items()}
+        samples = {name: as_sample(name, columns[name], a) for name, a in found.arrays.items()}
     except UnfitSample as unfit:
         return Skipped(unfit.reason, str(unfit))
     flags = {flag for name, array in samples.items() for flag in flags_of(columns[name], array)}
+    flags |= {flag for facts in found.facts.values() for flag in facts.flags}
     trains = "train" in clip.split.values()
     moments = {
         name: moments_of(array, columns[name].kind)
         for name, array in samples.items()
         if trains and columns[name].kind != "tokens"
     }
-    return Sample({name: samples.get(name) for name in columns}, tuple(sorted(flags)), moments)
+    contents = {m: _content(clip.sources[m], media) for m in sorted(found.facts)}
+    stored = {name: samples.get(name) for name in columns}
+    return Sample(stored, found.facts, contents, tuple(sorted(flags)), moments)
 
 
-def probe(
-    plan: Plan, media: MediaRoom, workers: int, *, keep_partial: bool = False
-) -> tuple[dict[str, ColumnInfo], dict[str, float]]:
-    """Decode a few clips spread over the list; give the columns and their mean lengths.
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What a few decoded clips tell about all of them."""
+
+    columns: dict[str, ColumnInfo]
+    lengths: dict[str, float]
+    """Mean length by column."""
+    media: dict[str, str]
+    """Modality -> codec, rate and size of the first real file."""
+
+    def bytes_per_clip(self) -> float:
+        """Give the bytes that an average clip will take."""
+        return sum(estimated_bytes(c, self.lengths, n) for n, c in self.columns.items())
+
+    def summary(self) -> str:
+        """Give what was found in one line."""
+        return "; ".join(f"{modality}: {text}" for modality, text in self.media.items())
+
+
+def probe(plan: Plan, media: MediaRoom, workers: int, *, keep_partial: bool = False) -> Probed:
+    """Decode a few clips spread over the list.
 
     Stops when none of them can be decoded: the full pass would only take longer to say so.
     """
@@ -155,9 +192,10 @@ def probe(
     good = [item for item in found if not isinstance(item, Skipped)]
     if not good:
         raise _nothing_decodes([item for item in found if isinstance(item, Skipped)])
-    columns, lengths = {}, {}
+    columns: dict[str, ColumnInfo] = {}
+    lengths: dict[str, float] = {}
     for name, column in plan.columns.items():
-        arrays = [arrays[name] for arrays in good if name in arrays]
+        arrays = [item.arrays[name] for item in good if name in item.arrays]
         channels = Counter(a.shape[-1] for a in arrays if a.ndim > 1)
         num_channels = channels.most_common(1)[0][0] if channels else 1
         if isinstance(column.spec, SeriesSpec) and not channels:
@@ -171,7 +209,11 @@ def probe(
             column, num_channels=num_channels, finished=plan.preparer.finish is not None
         )
         lengths[name] = float(np.mean([len(a) for a in arrays])) if arrays else 0.0
-    return columns, lengths
+    described: dict[str, str] = {}
+    for item in good:
+        for modality, facts in item.facts.items():
+            described.setdefault(modality, describe(facts))
+    return Probed(columns, lengths, {m: text for m, text in sorted(described.items()) if text})
 
 
 def in_order(
@@ -193,6 +235,13 @@ def in_order(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _content(source: Source, media: MediaRoom) -> str:
+    try:
+        return str(media.fingerprint(source))
+    except (OSError, media.failure):
+        return ""
 
 
 def _reason(error: Exception) -> str:

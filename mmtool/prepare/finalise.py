@@ -2,31 +2,20 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import mmtool
-from mmtool.prepare.api import Clip
+from mmtool.prepare.listing import Leaks
 from mmtool.prepare.loader import options_json
+from mmtool.prepare.outcome import Outcome, collect
 from mmtool.prepare.plan import Plan
 from mmtool.prepare.report import full_report
 from mmtool.prepare.request import MediaRoom
 from mmtool.prepare.statistics import Moments
 from mmtool.store.index import index_bytes
-from mmtool.store.schema import ColumnInfo, Manifest, content_hash
+from mmtool.store.schema import ColumnInfo, Manifest, content_hash, digest
 from mmtool.store.writer import FinishedShard, StoreWriter
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """All shards' notes in one list each, in id order."""
-
-    kept: tuple[Clip, ...]
-    present: tuple[tuple[str, ...], ...]
-    skipped: tuple[tuple[Clip, str, str], ...]
-    """Clip, reason, detail."""
-    flags: tuple[tuple[Clip, str], ...]
-    lengths: Mapping[str, tuple[int, ...]]
 
 
 def finalise(
@@ -36,11 +25,12 @@ def finalise(
     writer: StoreWriter,
     media: MediaRoom,
     *,
+    leaks: Leaks,
     started: float,
     redone: int,
 ) -> tuple[dict[str, Any], str]:
     """Publish the store; give its report and its hash."""
-    outcome = collect(plan, shards)
+    outcome = collect(plan, shards, leaks)
     columns = with_statistics(columns, shards, outcome)
     index = writer.write_index(_index(plan, outcome))
     options = options_json(plan.options)
@@ -70,50 +60,16 @@ def finalise(
         provenance={
             "preparer": plan.preparer.name,
             "options": options,
-            "source_fingerprint": plan.source_digest(),
+            "edition": plan.edition,
+            "source_fingerprint": digest([dict(found) for found in outcome.contents]),
             "mmtool": mmtool.__version__,
             "decoders": dict(media.versions),
         },
     )
-    report = full_report(
-        plan,
-        manifest,
-        kept=outcome.kept,
-        skipped=outcome.skipped,
-        flags=outcome.flags,
-        present=outcome.present,
-        lengths=outcome.lengths,
-        seconds=time.monotonic() - started,
-        decoded=redone,
-    )
+    seconds = time.monotonic() - started
+    report = full_report(plan, manifest, outcome, seconds=seconds, decoded=redone)
     writer.publish(manifest, report)
     return report, found
-
-
-def collect(plan: Plan, shards: Sequence[FinishedShard]) -> Outcome:
-    """Put the notes of all shards together."""
-    kept: list[Clip] = []
-    present: list[tuple[str, ...]] = []
-    skipped: list[tuple[Clip, str, str]] = []
-    flags: list[tuple[Clip, str]] = []
-    lengths: dict[str, list[int]] = {}
-    first = 0
-    for shard in shards:
-        notes = shard.notes
-        kept += [plan.clips[first + position] for position in notes["kept"]]
-        present += [tuple(names) for names in notes["present"]]
-        skipped += [(plan.clips[first + at], why, text) for at, why, text in notes["skipped"]]
-        flags += [(plan.clips[first + position], flag) for position, flag in notes["flags"]]
-        for name, found in notes["lengths"].items():
-            lengths.setdefault(name, []).extend(found)
-        first += len(notes["kept"]) + len(notes["skipped"])
-    return Outcome(
-        tuple(kept),
-        tuple(present),
-        tuple(skipped),
-        tuple(flags),
-        {name: tuple(found) for name, found in lengths.items()},
-    )
 
 
 def with_statistics(

@@ -1,5 +1,6 @@
 """From the spec of a column to its place in the store, and from a decoded array to its sample."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
@@ -7,12 +8,15 @@ from typing import Any, Literal
 import numpy as np
 
 from mmtool.errors import WorkFailed
-from mmtool.prepare.api import AudioSpec, Column, FramesSpec, SeriesSpec, TextSpec
+from mmtool.media.features import feature_shape
+from mmtool.prepare.api import AudioSpec, Column, FramesSpec, SeriesSpec, Spec, TextSpec
 from mmtool.store.columns import AnyArray
 from mmtool.store.schema import ColumnInfo
 
 SILENCE_PEAK = 3
 """Largest int16 amplitude that counts as silence: 1e-4 of full scale."""
+_SHARD_BYTES = 128 << 20
+_MOST_CLIPS_PER_SHARD = 16_384
 
 
 class UnfitSample(Exception):
@@ -26,7 +30,7 @@ class UnfitSample(Exception):
 def column_info(column: Column, *, num_channels: int, finished: bool) -> ColumnInfo:
     """Give the layout of a column; only a series needs `num_channels`, found by decoding some."""
     spec = column.spec
-    transform: dict[str, Any] = {"spec": type(spec).__name__, **asdict(spec), "finish": finished}
+    transform: dict[str, Any] = {"spec": type(spec).__name__, **_plain(spec), "finish": finished}
     common: dict[str, Any] = {"modality": column.modality, "transform": transform}
     if isinstance(spec, AudioSpec):
         if spec.feature is None:
@@ -36,7 +40,7 @@ def column_info(column: Column, *, num_channels: int, finished: bool) -> ColumnI
         return ColumnInfo(
             kind="spectrogram",
             dtype="float16",
-            shape=(1, spec.feature.num_mels, spec.feature.num_frames),
+            shape=feature_shape(spec.feature),
             ragged=False,
             rate_hz=spec.rate_hz,
             **common,
@@ -91,6 +95,21 @@ def estimated_bytes(column: ColumnInfo, mean_length: Mapping[str, float], name: 
     """Give the bytes of an average sample."""
     per_step = float(np.dtype(column.dtype).itemsize * np.prod(column.shape, dtype=np.int64))
     return per_step * (mean_length.get(name, 0.0) + 8 if column.ragged else 1)
+
+
+def clips_per_shard(bytes_per_clip: float) -> int:
+    """Give how many clips make a shard of a good size: to fetch whole, and to lose in a crash."""
+    return max(1, min(_MOST_CLIPS_PER_SHARD, round(_SHARD_BYTES / max(1.0, bytes_per_clip))))
+
+
+def _plain(spec: Spec) -> dict[str, Any]:
+    """Give a spec as JSON values that name what was done, not where a file lay."""
+    found = asdict(spec)
+    if isinstance(spec, AudioSpec) and spec.feature is not None:
+        found["feature"] = {"name": type(spec.feature).__name__, **asdict(spec.feature)}
+    if isinstance(spec, TextSpec) and spec.tokenizer is not None:
+        found["tokenizer"] = hashlib.sha256(spec.tokenizer.read_bytes()).hexdigest()
+    return found
 
 
 def _wrong_dtype(name: str, column: ColumnInfo, array: AnyArray) -> WorkFailed:

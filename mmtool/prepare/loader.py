@@ -17,6 +17,8 @@ from mmtool import registry
 from mmtool.config.schema import Options
 from mmtool.errors import RequestError, SourceError
 from mmtool.prepare.api import Clip, Column
+from mmtool.prepare.editions import Editions, Found, locate, not_found
+from mmtool.prepare.listing import Leaks
 from mmtool.text import suggestion
 
 Arrays: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -53,6 +55,26 @@ class LoadedPreparer:
         """Sample data that comes with it."""
         path: Path | None = getattr(self.module, "BUNDLED", None)
         return path
+
+    @property
+    def editions(self) -> Editions:
+        """The layouts it knows by name; empty where any folder may be one."""
+        return getattr(self.module, "EDITIONS", {})
+
+    @property
+    def media(self) -> Sequence[str]:
+        """Globs of all media files of the release."""
+        return getattr(self.module, "MEDIA", ())
+
+    @property
+    def max_missing(self) -> float | None:
+        """Share of clips whose files may be missing; None where it does not say."""
+        return getattr(self.module, "MAX_MISSING", None)
+
+    @property
+    def leaks(self) -> Leaks:
+        """What to do when the list puts one clip into two splits."""
+        return getattr(self.module, "LEAKS", "refuse")
 
     @property
     def finish(self) -> Finish | None:
@@ -147,8 +169,8 @@ def options_json(options: Options) -> dict[str, Any]:
     return options.model_dump(mode="json")
 
 
-def resolve_source(preparer: LoadedPreparer, given: Path | None) -> Path:
-    """Give the folder or file to prepare from: the one given, else the bundled sample."""
+def resolve_source(preparer: LoadedPreparer, given: Path | None) -> Found:
+    """Find the release to prepare from: in the folder or file given, else the bundled sample."""
     root = given or preparer.bundled
     if root is None:
         raise SourceError(
@@ -162,4 +184,14 @@ def resolve_source(preparer: LoadedPreparer, given: Path | None) -> Path:
             where=str(root),
             fix="check the path given with --source",
         )
-    return root
+    if not preparer.editions:
+        return Found(root, "")
+    found = locate(root if root.is_dir() else root.parent, preparer.editions)
+    if found is None:
+        raise not_found(root, preparer.name, preparer.editions, _editions_by_name())
+    return found
+
+
+def _editions_by_name() -> dict[str, Editions]:
+    known = {name: load_preparer(name).editions for name in registry.names("datasets")}
+    return {name: editions for name, editions in known.items() if editions}

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmtool.prepare.api import Clip
 from mmtool.prepare.decode import Sample, Skipped
+from mmtool.prepare.facts import FactsSeen
 from mmtool.prepare.statistics import Moments
 from mmtool.store.schema import ColumnInfo
 
@@ -18,6 +19,8 @@ class ShardNotes:
         self._skipped: list[list[Any]] = []
         self._flags: list[list[Any]] = []
         self._present: list[list[str]] = []
+        self._contents: list[Mapping[str, str]] = []
+        self._facts = FactsSeen()
         self._lengths: dict[str, list[int]] = {n: [] for n, c in columns.items() if c.ragged}
         self._moments = {
             protocol: {name: Moments() for name, c in columns.items() if c.kind != "tokens"}
@@ -34,6 +37,8 @@ class ShardNotes:
         self._flags += [[position, flag] for flag in sample.flags]
         present = {self._columns[n].modality for n, a in sample.arrays.items() if a is not None}
         self._present.append(sorted(present))
+        self._contents.append(sample.contents)
+        self._facts.add(sample.facts)
         for name, lengths in self._lengths.items():
             array = sample.arrays[name]
             lengths.append(0 if array is None else len(array))
@@ -49,6 +54,8 @@ class ShardNotes:
             "skipped": self._skipped,
             "flags": self._flags,
             "present": self._present,
+            "contents": self._contents,
+            "facts": self._facts.as_json(),
             "lengths": self._lengths,
             "moments": {
                 protocol: {name: found.as_json() for name, found in moments.items()}

@@ -16,10 +16,10 @@ from mmtool.errors import EnvironmentLacks, RequestError, StoppedResumable, Work
 from mmtool.prepare.api import Clip
 from mmtool.prepare.decode import Sample, Skipped, in_order, make_sample, probe
 from mmtool.prepare.finalise import finalise
-from mmtool.prepare.layout import estimated_bytes
+from mmtool.prepare.layout import clips_per_shard
 from mmtool.prepare.loader import load_preparer, parse_options, resolve_source
 from mmtool.prepare.notes import ShardNotes
-from mmtool.prepare.plan import Plan, make_plan, usable_cores
+from mmtool.prepare.plan import Plan, leak_policy, make_plan, usable_cores
 from mmtool.prepare.report import inventory_report
 from mmtool.prepare.request import (
     MediaRoom,
@@ -28,6 +28,7 @@ from mmtool.prepare.request import (
     Progress,
     ProgressHook,
 )
+from mmtool.store.reader import open_store
 from mmtool.store.schema import ColumnInfo
 from mmtool.store.writer import FinishedShard, StoreWriter, refuse_occupied
 from mmtool.text import human_bytes, plural
@@ -57,40 +58,43 @@ def prepare(
     _check_request(request)
     preparer = load_preparer(request.preparer)
     options = parse_options(preparer, request.options)
-    root = resolve_source(preparer, request.source)
+    release = resolve_source(preparer, request.source)
     if not request.dry_run:
         refuse_occupied(request.out, overwrite=request.overwrite)
     media = media or default_media()
     workers = request.workers or usable_cores()
     progress(Progress(0, 0, 0, 0.0, None, "inventory"))
-    plan = make_plan(
-        preparer,
-        options,
-        root,
-        media,
-        limit=request.limit,
-        allow_leak=request.allow_leak,
-        workers=workers,
-        read_content=not request.dry_run,
-    )
+    plan = make_plan(preparer, options, release, media, request, workers=workers)
     if request.dry_run:
         seconds = time.monotonic() - started
         return PrepareResult(request.out, inventory_report(plan), "", seconds)
     progress(Progress(0, len(plan.clips), 0, 0.0, None, "probe"))
-    columns, lengths = probe(plan, media, workers, keep_partial=request.missing_modality == "keep")
-    _check_room(request.out, len(plan.clips), columns, lengths)
+    probed = probe(plan, media, workers, keep_partial=request.missing_modality == "keep")
+    bytes_per_clip = probed.bytes_per_clip()
+    _check_room(request.out, len(plan.clips), bytes_per_clip)
+    progress(Progress(0, len(plan.clips), 0, 0.0, None, "probe", note=probed.summary()))
     writer = StoreWriter(request.out)
-    full_pass = _FullPass(request, plan, columns, media, writer, progress)
+    size = request.clips_per_shard or clips_per_shard(bytes_per_clip)
+    full_pass = _FullPass(request, plan, probed.columns, media, writer, progress, size)
     with explained_disk_errors(request.out):
         writer.begin(overwrite=request.overwrite)
         try:
             shards = full_pass.run(workers)
             progress(full_pass.progress("publish"))
             report, found = finalise(
-                plan, columns, shards, writer, media, started=started, redone=full_pass.decoded
+                plan,
+                probed.columns,
+                shards,
+                writer,
+                media,
+                leaks=leak_policy(preparer, request),
+                started=started,
+                redone=full_pass.decoded,
             )
         finally:
             writer.remove_if_empty()
+    progress(full_pass.progress("verify"))
+    open_store(request.out).close()
     return PrepareResult(request.out, report, found, time.monotonic() - started)
 
 
@@ -105,7 +109,9 @@ class _FullPass:
         media: MediaRoom,
         writer: StoreWriter,
         progress: ProgressHook,
+        clips_per_shard: int,
     ) -> None:
+        self._clips_per_shard = clips_per_shard
         self._request = request
         self._plan = plan
         self._columns = columns
@@ -118,7 +124,7 @@ class _FullPass:
 
     def run(self, workers: int) -> list[FinishedShard]:
         """Give all shards, kept and new, in order."""
-        size = self._request.clips_per_shard
+        size = self._clips_per_shard
         total = len(self._plan.clips)
         ranges = [(first, min(first + size, total)) for first in range(0, total, size)]
         more = {
@@ -159,7 +165,7 @@ class _FullPass:
             ) from interrupt
         return [shard for shard in shards.values() if shard is not None]
 
-    def progress(self, stage: Literal["decode", "publish"] = "decode") -> Progress:
+    def progress(self, stage: Literal["decode", "publish", "verify"] = "decode") -> Progress:
         """Give the counts so far."""
         seconds = max(time.monotonic() - self._started, 1e-9)
         rate = self.decoded / seconds
@@ -219,7 +225,12 @@ def default_media() -> MediaRoom:
     features = import_module("mmtool.media.features")
     failure = import_module("mmtool.media.failure")
     return MediaRoom(
-        media.decode, raw.fingerprint, features.log_mel, failure.MediaError, media.versions()
+        media.decode,
+        raw.fingerprint,
+        raw.glance,
+        features.derive,
+        failure.MediaError,
+        media.versions(),
     )
 
 
@@ -243,17 +254,17 @@ def explained_disk_errors(out: Path) -> Iterator[None]:
 def _check_request(request: PrepareRequest) -> None:
     for name, value, valid in (
         ("workers", request.workers, request.workers >= 0),
-        ("clips_per_shard", request.clips_per_shard, request.clips_per_shard >= 1),
+        ("clips_per_shard", request.clips_per_shard, (request.clips_per_shard or 1) >= 1),
         ("max_skipped", request.max_skipped, 0.0 <= request.max_skipped <= 1.0),
+        ("max_missing", request.max_missing, 0.0 <= (request.max_missing or 0.0) <= 1.0),
+        ("max_seconds", request.max_seconds, (request.max_seconds or 1.0) > 0.0),
     ):
         if not valid:
             raise RequestError(f"{name} cannot be {value}", fix="see mmtool prepare --help")
 
 
-def _check_room(
-    out: Path, num_clips: int, columns: dict[str, ColumnInfo], lengths: dict[str, float]
-) -> None:
-    needed = num_clips * sum(estimated_bytes(c, lengths, n) for n, c in columns.items())
+def _check_room(out: Path, num_clips: int, bytes_per_clip: float) -> None:
+    needed = num_clips * bytes_per_clip
     existing = next((p for p in (out, *out.absolute().parents) if p.is_dir()), None)
     if existing is None:
         return

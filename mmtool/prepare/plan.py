@@ -5,16 +5,25 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmtool.errors import RequestError, SourceError
-from mmtool.prepare.api import Clip, Column, Options, Source
+from mmtool.prepare.api import AudioSpec, Clip, Column, FramesSpec, Options, Source
 from mmtool.prepare.checks import check_clips
+from mmtool.prepare.editions import Found
+from mmtool.prepare.files import is_junk
+from mmtool.prepare.inventory import (
+    Inventory,
+    refuse_damaged,
+    refuse_missing,
+    take_inventory,
+    without_missing,
+)
+from mmtool.prepare.listing import Leaks, LeftOut, one_entry_per_clip
 from mmtool.prepare.loader import LoadedPreparer, options_json
-from mmtool.prepare.request import MediaRoom
+from mmtool.prepare.request import MediaRoom, PrepareRequest
 from mmtool.store.schema import SPLITS, ColumnInfo, digest
 from mmtool.types import sorted_modalities
 
@@ -28,14 +37,27 @@ class Plan:
     preparer: LoadedPreparer
     options: Options
     root: Path
+    edition: str
+    """Which layout of the release was found; "" where a preparer knows only one."""
     columns: Mapping[str, Column]
     classes: tuple[str, ...]
     modalities: tuple[str, ...]
     protocols: tuple[str, ...]
     """The default one first."""
     clips: tuple[Clip, ...]
-    fingerprints: tuple[Mapping[str, str], ...]
-    """Modality -> fingerprint of its source, by clip; empty where the source is missing."""
+    """What is to be decoded, in id order."""
+    left_out: tuple[LeftOut, ...]
+    """Rows of the release's list that are not: unusable, repeated, leaking or missing."""
+    removed: tuple[LeftOut, ...]
+    """Clips that no longer take part in a protocol, because a held-out split has them."""
+    inventory: Inventory
+    num_unlisted: int
+    """Media files that no clip names."""
+
+    @property
+    def num_listed(self) -> int:
+        """Number of rows of the release's list."""
+        return len(self.clips) + len(self.left_out)
 
     def split_counts(self, clips: Sequence[Clip]) -> dict[str, dict[str, int]]:
         """Count clips by protocol and split."""
@@ -45,10 +67,6 @@ class Plan:
             counts[protocol] = {split: found[split] for split in SPLITS if found[split]}
         return counts
 
-    def source_digest(self) -> str:
-        """Give the identity of all raw data that the plan reads."""
-        return digest([dict(found) for found in self.fingerprints])
-
     def shard_key(
         self, first: int, last: int, columns: Mapping[str, ColumnInfo], more: Mapping[str, Any]
     ) -> str:
@@ -56,7 +74,7 @@ class Plan:
         return digest(
             {
                 "clips": [_facts(clip) for clip in self.clips[first:last]],
-                "fingerprints": [dict(found) for found in self.fingerprints[first:last]],
+                "files": [self.inventory.stamps(clip) for clip in self.clips[first:last]],
                 "columns": {name: [c.dtype, c.shape, c.transform] for name, c in columns.items()},
                 "options": options_json(self.options),
                 "preparer": self.preparer.code_digest(),
@@ -68,41 +86,55 @@ class Plan:
 def make_plan(
     preparer: LoadedPreparer,
     options: Options,
-    root: Path,
+    release: Found,
     media: MediaRoom,
+    request: PrepareRequest,
     *,
-    limit: int | None,
-    allow_leak: bool,
     workers: int,
-    read_content: bool = True,
 ) -> Plan:
-    """Ask the preparer for its clips and check them; nothing is decoded.
-
-    Without `read_content` raw files are only looked for, which is quick, and their fingerprints
-    say no more than whether they are there.
-    """
+    """Ask the preparer for its clips, look at their files and check both; nothing is decoded."""
+    root = release.root
     columns = dict(preparer.columns(root, options))
     _check_names(preparer, columns)
     classes = tuple(preparer.classes(root, options))
-    clips = list(preparer.clips(root, options))
     where = str(preparer.file)
-    protocols = check_clips(clips, columns, classes, where=where, allow_leak=allow_leak)
-    if limit is not None:
-        clips = limited(clips, limit, protocols[0])
-    clips.sort(key=lambda clip: clip.id)
-    return Plan(
+    listed = list(preparer.clips(root, options))
+    protocols = check_clips(listed, columns, classes, where=where)
+    listing = one_entry_per_clip(
+        listed, duplicates=request.duplicates, leaks=leak_policy(preparer, request), where=where
+    )
+    clips = sorted(listing.clips, key=lambda clip: clip.id)
+    if request.limit is not None:
+        clips = sorted(limited(clips, request.limit, protocols[0]), key=lambda clip: clip.id)
+    if request.max_seconds is not None:
+        clips = [_capped(clip, columns, request.max_seconds) for clip in clips]
+    inventory = take_inventory(clips, media, workers)
+    present, missing = without_missing(
+        clips, inventory, keep_partial=request.missing_modality == "keep"
+    )
+    plan = Plan(
         preparer=preparer,
         options=options,
         root=root,
+        edition=release.edition,
         columns=columns,
         classes=classes,
         modalities=sorted_modalities({column.modality for column in columns.values()}),
         protocols=protocols,
-        clips=tuple(clips),
-        fingerprints=_fingerprints(
-            clips, media if read_content else replace(media, fingerprint=_presence), workers
-        ),
+        clips=tuple(present),
+        left_out=(*listing.left_out, *missing),
+        removed=listing.removed,
+        inventory=inventory,
+        num_unlisted=_num_unlisted(root, preparer.media, listed),
     )
+    if not request.dry_run:
+        _refuse(plan, missing, len(clips), request)
+    return plan
+
+
+def leak_policy(preparer: LoadedPreparer, request: PrepareRequest) -> Leaks:
+    """Give what becomes of a clip that two splits hold."""
+    return "allow" if request.allow_leak else preparer.leaks
 
 
 def limited(clips: Sequence[Clip], limit: int, protocol: str) -> list[Clip]:
@@ -121,16 +153,6 @@ def limited(clips: Sequence[Clip], limit: int, protocol: str) -> list[Clip]:
     return [clip for _, _, clip in order[:limit]]
 
 
-def missing_sources(plan: Plan) -> list[tuple[Clip, str]]:
-    """Give every clip and modality whose raw file does not exist."""
-    return [
-        (clip, modality)
-        for clip, found in zip(plan.clips, plan.fingerprints, strict=True)
-        for modality in sorted(clip.sources)
-        if not found[modality]
-    ]
-
-
 def usable_cores() -> int:
     """Give the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -146,24 +168,52 @@ def _facts(clip: Clip) -> list[Any]:
     return [clip.id, clip.label, sorted(clip.sources), dict(clip.split), clip.group]
 
 
-def _presence(source: Source) -> str:
-    return "found" if source.text is not None or source.path.exists() else ""
+def _refuse(
+    plan: Plan, missing: Sequence[LeftOut], num_wanted: int, request: PrepareRequest
+) -> None:
+    refuse_damaged(plan.inventory, plan.root, plan.preparer.name)
+    allowed = plan.preparer.max_missing
+    if request.max_missing is not None:
+        allowed = request.max_missing
+    refuse_missing(
+        missing,
+        num_wanted,
+        max_missing=request.max_skipped if allowed is None else allowed,
+        classes=plan.classes,
+        protocol=plan.protocols[0],
+    )
+    if not plan.clips:
+        reasons = Counter(found.reason for found in plan.left_out)
+        raise SourceError(
+            "no clip of the list is usable",
+            where=str(plan.root),
+            why=", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common()),
+            fix="check that --source is the folder of the raw release",
+        )
 
 
-def _fingerprints(
-    clips: Sequence[Clip], media: MediaRoom, workers: int
-) -> tuple[Mapping[str, str], ...]:
-    def one(clip: Clip) -> Mapping[str, str]:
-        found = {}
-        for modality, source in sorted(clip.sources.items()):
-            try:
-                found[modality] = str(media.fingerprint(source))
-            except (OSError, media.failure):
-                found[modality] = ""
-        return found
+def _capped(clip: Clip, columns: Mapping[str, Column], max_seconds: float) -> Clip:
+    timed = {
+        column.modality
+        for column in columns.values()
+        if isinstance(column.spec, AudioSpec)
+        or (isinstance(column.spec, FramesSpec) and column.spec.num_frames > 1)
+    }
 
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        return tuple(pool.map(one, clips, chunksize=64))
+    def cap(source: Source) -> Source:
+        end_s = source.start_s + max_seconds
+        return replace(source, end_s=end_s if source.end_s is None else min(end_s, source.end_s))
+
+    sources = {m: cap(s) if m in timed else s for m, s in clip.sources.items()}
+    return replace(clip, sources=sources)
+
+
+def _num_unlisted(root: Path, patterns: Sequence[str], clips: Sequence[Clip]) -> int:
+    if not patterns:
+        return 0
+    named = {source.path for clip in clips for source in clip.sources.values()}
+    found = {path for pattern in patterns for path in root.glob(pattern) if not is_junk(path.name)}
+    return len(found - named)
 
 
 def _check_names(preparer: LoadedPreparer, columns: Mapping[str, Column]) -> None:

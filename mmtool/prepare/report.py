@@ -1,12 +1,17 @@
 """What a person should know about a prepared dataset, as plain JSON values."""
 
+import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mmtool.media.features import feature_shape
 from mmtool.prepare.api import AudioSpec, Clip, FramesSpec, SeriesSpec, Spec, TextSpec
-from mmtool.prepare.plan import Plan, missing_sources
+from mmtool.prepare.contents import shared_contents
+from mmtool.prepare.listing import LeftOut
+from mmtool.prepare.outcome import Outcome
+from mmtool.prepare.plan import Plan
 from mmtool.store.schema import SPLITS, Manifest
 
 SCHEMA = "mmtool-prepare-report/1"
@@ -15,53 +20,45 @@ NUM_NAMED = 50
 
 def inventory_report(plan: Plan) -> dict[str, Any]:
     """Give what a dry run finds: counts, missing files and about how many bytes."""
-    missing = missing_sources(plan)
+    states: dict[str, int] = Counter(
+        found.state for found in plan.inventory.states.values() if found.state != "found"
+    )
     return {
         **_about(plan),
         "dry_run": True,
-        "clips": len(plan.clips),
+        "clips": plan.num_listed,
+        "rows": len(plan.clips),
         "splits": _splits(plan, plan.clips),
-        "missing": {
-            "count": len(missing),
-            "files": [
-                {"id": clip.id, "modality": modality, "path": str(clip.sources[modality].path)}
-                for clip, modality in missing[:NUM_NAMED]
-            ],
-        },
+        "skipped": _by_reason(plan, _left_out(plan)),
+        "removed": _removed(plan.removed),
+        "unlisted": plan.num_unlisted,
+        "files": dict(sorted(states.items())),
         "shared_groups": _shared_groups(plan, plan.clips),
         "estimated_bytes": _estimated_bytes(plan),
     }
 
 
 def full_report(
-    plan: Plan,
-    manifest: Manifest,
-    *,
-    kept: Sequence[Clip],
-    skipped: Sequence[tuple[Clip, str, str]],
-    flags: Sequence[tuple[Clip, str]],
-    present: Sequence[Sequence[str]],
-    lengths: Mapping[str, Sequence[int]],
-    seconds: float,
-    decoded: int,
+    plan: Plan, manifest: Manifest, outcome: Outcome, *, seconds: float, decoded: int
 ) -> dict[str, Any]:
     """Give what a full run did."""
+    flags = _grouped((flag, clip.id) for clip, flag in outcome.flags)
     return {
         **_about(plan),
         "dry_run": False,
         "hash": manifest.hash,
-        "clips": len(plan.clips),
-        "rows": len(kept),
-        "splits": _splits(plan, kept),
-        "present": {m: sum(m in names for names in present) for m in plan.modalities},
-        "skipped": _by_reason(skipped),
-        "flags": {
-            flag: {"count": len(ids), "ids": ids[:NUM_NAMED]}
-            for flag, ids in _grouped((flag, clip.id) for clip, flag in flags).items()
-        },
-        "lengths": {name: _spread(plan, name, found) for name, found in lengths.items()},
-        "shared_groups": _shared_groups(plan, kept),
-        "identical_content": _identical_content(plan),
+        "clips": plan.num_listed,
+        "rows": len(outcome.kept),
+        "splits": _splits(plan, outcome.kept),
+        "present": {m: sum(m in names for names in outcome.present) for m in plan.modalities},
+        "skipped": _by_reason(plan, [*_left_out(plan), *outcome.skipped]),
+        "removed": _removed(outcome.removed),
+        "unlisted": plan.num_unlisted,
+        "flags": {flag: {"count": len(ids), "ids": ids[:NUM_NAMED]} for flag, ids in flags.items()},
+        "media": dict(outcome.kinds),
+        "lengths": {name: _spread(plan, name, found) for name, found in outcome.lengths.items()},
+        "shared_groups": _shared_groups(plan, outcome.kept),
+        "identical_content": _identical_content(outcome),
         "bytes": sum(file.bytes for file in manifest.files()),
         "num_shards": len(manifest.shards),
         "decoded": decoded,
@@ -74,6 +71,7 @@ def _about(plan: Plan) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "preparer": plan.preparer.name,
+        "edition": plan.edition,
         "title": plan.preparer.text("TITLE"),
         "licence": plan.preparer.text("LICENCE"),
         "citation": plan.preparer.text("CITATION"),
@@ -93,14 +91,31 @@ def _splits(plan: Plan, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _by_reason(skipped: Sequence[tuple[Clip, str, str]]) -> dict[str, dict[str, Any]]:
-    details: dict[str, str] = {}
-    for _, reason, detail in skipped:
-        details.setdefault(reason, detail)
-    ids = _grouped((reason, clip.id) for clip, reason, _ in skipped)
+def _left_out(plan: Plan) -> list[tuple[Clip, str, str]]:
+    return [(found.clip, found.reason, found.detail) for found in plan.left_out]
+
+
+def _by_reason(plan: Plan, skipped: Sequence[tuple[Clip, str, str]]) -> dict[str, dict[str, Any]]:
+    found: dict[str, list[tuple[Clip, str]]] = {}
+    for clip, reason, detail in skipped:
+        found.setdefault(reason, []).append((clip, detail))
     return {
-        reason: {"count": len(found), "ids": found[:NUM_NAMED], "example": details[reason]}
-        for reason, found in ids.items()
+        reason: {
+            "count": len(clips),
+            "ids": [clip.id for clip, _ in clips[:NUM_NAMED]],
+            "example": clips[0][1],
+            "splits": _splits(plan, [clip for clip, _ in clips]),
+        }
+        for reason, clips in sorted(found.items())
+    }
+
+
+def _removed(removed: Sequence[LeftOut]) -> dict[str, dict[str, Any]]:
+    """Give clips that stay in the store, but left a protocol in which a held-out split has them."""
+    by_reason = _grouped((found.reason, f"{found.clip.id} ({found.detail})") for found in removed)
+    return {
+        reason: {"count": len(said), "clips": said[:NUM_NAMED]}
+        for reason, said in by_reason.items()
     }
 
 
@@ -141,27 +156,17 @@ def _shared_groups(plan: Plan, clips: Sequence[Clip]) -> dict[str, dict[str, int
     return found
 
 
-def _identical_content(plan: Plan) -> dict[str, list[list[str]]]:
+def _identical_content(outcome: Outcome) -> dict[str, list[list[str]]]:
     """Give pairs of clips with byte-identical raw data that differ in split or in label."""
-    first: dict[tuple[str, str, int | None, float, float | None], Clip] = {}
-    found: dict[str, list[list[str]]] = {"across_splits": [], "across_labels": []}
-    for clip, fingerprints in zip(plan.clips, plan.fingerprints, strict=True):
-        for modality, content in fingerprints.items():
-            source = clip.sources[modality]
-            if not content or source.text is not None:
-                continue
-            key = (modality, content, source.row, source.start_s, source.end_s)
-            other = first.setdefault(key, clip)
-            shared = set(other.split) & set(clip.split)
-            if any(other.split[protocol] != clip.split[protocol] for protocol in shared):
-                found["across_splits"].append([other.id, clip.id, modality])
-            if other.label != clip.label:
-                found["across_labels"].append([other.id, clip.id, modality])
+    shared = shared_contents(outcome.kept, outcome.contents)
+    found = {
+        "across_splits": [[s.first, s.second, s.modality] for s in shared if s.protocols],
+        "across_labels": [[s.first, s.second, s.modality] for s in shared if not s.same_label],
+    }
     return {name: pairs[:NUM_NAMED] for name, pairs in found.items() if pairs}
 
 
 def _estimated_bytes(plan: Plan) -> int:
-    sizes: dict[str, int] = {}
     total = 0
     for clip in plan.clips:
         for column in plan.columns.values():
@@ -171,12 +176,9 @@ def _estimated_bytes(plan: Plan) -> int:
                 total += fixed
             elif source is not None and source.text is not None:
                 total += 4 * len(source.text.encode())
-            elif source is not None and source.member is None and source.row is None:
+            elif source is not None and source.row is None and source.end_s is None:
                 # Of what varies in length only the raw file's own size is known without decoding.
-                path = str(source.path)
-                if path not in sizes:
-                    sizes[path] = source.path.stat().st_size if source.path.is_file() else 0
-                total += sizes[path]
+                total += plan.inventory.num_bytes(source)
     return total
 
 
@@ -184,7 +186,7 @@ def _fixed_bytes(spec: Spec) -> int | None:
     if isinstance(spec, FramesSpec):
         return spec.num_frames * spec.channels * spec.height * spec.width
     if isinstance(spec, AudioSpec) and spec.feature is not None:
-        return 2 * spec.feature.num_mels * spec.feature.num_frames
+        return 2 * math.prod(feature_shape(spec.feature))
     if isinstance(spec, AudioSpec) and spec.max_seconds is not None:
         return int(2 * spec.rate_hz * spec.max_seconds)
     if isinstance(spec, SeriesSpec | TextSpec | AudioSpec):

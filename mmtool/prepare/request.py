@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from mmtool.prepare.api import LogMel, Source, Spec
+from mmtool.media.spec import Decoded, Feature
+from mmtool.prepare.api import Source, Spec
 from mmtool.store.columns import AnyArray
-from mmtool.store.writer import DEFAULT_CLIPS_PER_SHARD
+
+Duplicates: TypeAlias = Literal["first", "last", "multi", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,16 @@ class PrepareRequest:
     missing_modality: Literal["skip", "keep"] = "skip"
     """What becomes of a clip of which only some modalities decode: skipped, or kept with the rest
     marked absent."""
+    max_missing: float | None = None
+    """Largest share of the clips whose files may not exist; None takes what suits the dataset."""
+    duplicates: Duplicates = "first"
+    """Which of several rows with one id is kept; "multi" keeps all under ids of their own."""
+    max_seconds: float | None = None
+    """Cut sound and video off after so many seconds."""
     allow_leak: bool = False
     """Accept clips of different splits that share their raw data."""
-    clips_per_shard: int = DEFAULT_CLIPS_PER_SHARD
+    clips_per_shard: int | None = None
+    """None takes as many as give shards of a good size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,9 @@ class Progress:
     skipped: int
     clips_per_s: float
     eta_s: float | None
-    stage: Literal["inventory", "probe", "decode", "publish"]
+    stage: Literal["inventory", "probe", "decode", "publish", "verify"]
+    note: str = ""
+    """Something worth a line of its own, such as the codecs found by the probe."""
 
 
 ProgressHook: TypeAlias = Callable[[Progress], None]
@@ -66,9 +77,13 @@ ProgressHook: TypeAlias = Callable[[Progress], None]
 class MediaRoom:
     """The functions that touch raw files; tests put their own in."""
 
-    decode: Callable[[Source, Spec], AnyArray]
+    decode: Callable[[Source, Spec], Decoded]
     fingerprint: Callable[[Source], str]
-    log_mel: Callable[[AnyArray, int, LogMel], AnyArray]
+    """Identity of the content of a source."""
+    glance: Callable[[Source], str]
+    """"found", or why a file is of no use, from its first bytes."""
+    derive: Callable[[AnyArray, int, Feature], AnyArray]
+    """A feature of an int16 wave at a rate."""
     failure: type[Exception]
     """What `decode` raises for raw data it cannot read; carries a short `reason`."""
     versions: Mapping[str, str] = field(default_factory=dict)

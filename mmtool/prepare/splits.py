@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def draw_share(
@@ -37,3 +37,43 @@ def draw_share(
             break
         drawn.update(members[name])
     return drawn
+
+
+def carve(
+    splits: Mapping[str, str],
+    share: float,
+    salt: str,
+    *,
+    labels: Mapping[str, object] | None = None,
+    groups: Mapping[str, str] | None = None,
+    into: str = "val",
+) -> dict[str, str]:
+    """Give the splits by id with about `share` of train moved to another split, val unless said.
+
+    Whole groups move where groups are given, else clips evenly over labels.
+    """
+    ids = sorted(name for name, split in splits.items() if split == "train")
+    drawn = draw_share(
+        ids,
+        share,
+        salt,
+        labels=None if labels is None else [labels[name] for name in ids],
+        groups=None if groups is None else [groups[name] for name in ids],
+    )
+    return {name: into if name in drawn else split for name, split in splits.items()}
+
+
+def leave_one_out(groups: Sequence[str], *, prefix: str, val: int = 1) -> dict[str, dict[str, str]]:
+    """Give one protocol per group, `{prefix}-{group}`: that group is test, the next ones val.
+
+    The result maps protocol -> group -> split; the groups are taken in sorted order.
+    """
+    names = sorted(set(groups))
+    folds = {}
+    for position, held_out in enumerate(names):
+        following = [names[(position + 1 + i) % len(names)] for i in range(val)]
+        folds[f"{prefix}-{held_out}"] = {
+            name: "test" if name == held_out else "val" if name in following else "train"
+            for name in names
+        }
+    return folds

@@ -13,15 +13,18 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     clips = plural(report["clips"], "clip")
     classes = plural(report["num_classes"], "class", "classes")
+    edition = f" (edition {report['edition']})" if report["edition"] else ""
     if report["dry_run"]:
-        lines.append(f"{clips} in {classes}, about {human_bytes(report['estimated_bytes'])}")
+        size = human_bytes(report["estimated_bytes"])
+        lines.append(f"{report['rows']:,} of {clips} usable in {classes}{edition}, about {size}")
     else:
         lines.append(
-            f"{report['rows']:,} of {clips} stored in {classes}, {human_bytes(report['bytes'])}"
+            f"{report['rows']:,} of {clips} stored in {classes}{edition}, "
+            f"{human_bytes(report['bytes'])}"
         )
     lines += _split_lines(report)
-    lines += _missing_lines(report) if report["dry_run"] else _result_lines(report)
-    return lines
+    lines += _left_out_lines(report)
+    return lines if report["dry_run"] else lines + _result_lines(report)
 
 
 def _split_lines(report: Mapping[str, Any]) -> list[str]:
@@ -44,12 +47,27 @@ def _split_lines(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _missing_lines(report: Mapping[str, Any]) -> list[str]:
-    missing = report["missing"]
-    if not missing["count"]:
-        return ["every raw file is there"]
-    named = [file["path"] for file in missing["files"]]
-    return [f"missing: {plural(missing['count'], 'file')}: {_some(named, missing['count'])}"]
+def _left_out_lines(report: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for reason, found in report["skipped"].items():
+        some = _some(found["ids"], found["count"])
+        lines.append(f"skipped {found['count']:,} ({reason}): {some}")
+        lines.append(f"  for example: {found['example'].splitlines()[0]}")
+        lines += [
+            f"  of split {protocol}: "
+            + ", ".join(f"{split} {counts['clips']:,}" for split, counts in splits.items())
+            for protocol, splits in list(found["splits"].items())[:1]
+            if splits and len(splits) > 1
+        ]
+    for reason, found in report["removed"].items():
+        some = _some(found["clips"], found["count"])
+        lines.append(f"taken out of a split {found['count']:,} ({reason}): {some}")
+    if report["unlisted"]:
+        lines.append(f"ignored {plural(report['unlisted'], 'file')} that no list names")
+    for state, count in report.get("files", {}).items():
+        if state != "missing":
+            lines.append(f"{plural(count, 'raw file')}: {state}")
+    return lines
 
 
 def _result_lines(report: Mapping[str, Any]) -> list[str]:
@@ -57,10 +75,8 @@ def _result_lines(report: Mapping[str, Any]) -> list[str]:
     for modality, count in report["present"].items():
         if count < report["rows"]:
             lines.append(f"{modality} is absent from {plural(report['rows'] - count, 'clip')}")
-    for reason, found in report["skipped"].items():
-        some = _some(found["ids"], found["count"])
-        lines.append(f"skipped {found['count']:,} ({reason}): {some}")
-        lines.append(f"  for example: {found['example'].splitlines()[0]}")
+    for modality, kinds in report["media"].items():
+        lines.append(f"{modality}: {_some([f'{kind} ({n:,})' for kind, n in kinds.items()])}")
     for flag, found in report["flags"].items():
         lines.append(f"kept {found['count']:,} ({flag}): {_some(found['ids'], found['count'])}")
     for name, pairs in report["identical_content"].items():

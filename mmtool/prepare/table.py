@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmtool.errors import SourceError
+from mmtool.text import suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,66 @@ def read_table(path: Path) -> Table:
     if not rows:
         raise line_error(path, header_line, "the CSV lists no clips", "add one line per clip")
     return Table(path, header, header_line, rows)
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Give the lines of a list of a release with their numbers, without ends and blank lines.
+
+    Releases come as UTF-8 with or without a mark, or as cp1252; line ends of any system.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise SourceError(
+            f"{path.name} is missing", where=str(path), fix="complete the release"
+        ) from error
+    if content.startswith(b"version https://git-lfs"):
+        raise SourceError(
+            f"{path.name} is a git-lfs pointer, not the file itself",
+            where=str(path),
+            fix=f"git -C {path.parent} lfs pull",
+        )
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", "replace")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def read_rows(
+    path: Path, delimiter: str = ",", *, quoted: bool = True, num_cells: int | None = None
+) -> list[tuple[int, list[str]]]:
+    """Give the rows of a table of a release, header included, each with its line number.
+
+    `quoted` rows may hold the delimiter, and line ends, inside of double quotes. With `num_cells` a
+    row of another width is refused with its line.
+    """
+    numbered = read_lines(path)
+    if quoted:
+        # The reader counts the lines it is given; blank ones are not among them.
+        reader = csv.reader((line + "\n" for _, line in numbered), delimiter=delimiter)
+        rows = [(numbered[reader.line_num - 1][0], cells) for cells in reader]
+    else:
+        rows = [(number, line.split(delimiter)) for number, line in numbered]
+    for number, cells in rows:
+        if num_cells is not None and len(cells) != num_cells:
+            what = f"line {number} has {len(cells)} cells instead of {num_cells}"
+            raise line_error(path, number, what, "take this file from the release again")
+    return [(number, [cell.strip() for cell in cells]) for number, cells in rows]
+
+
+def label_of(name: str, classes: Sequence[str], where: str) -> int:
+    """Give the label of a class name, or the error that names the closest ones."""
+    try:
+        return classes.index(name)
+    except ValueError:
+        raise SourceError(
+            f"there is no class {name!r}",
+            where=where,
+            why=f"{len(classes)} classes are known",
+            fix=suggestion(name, classes, otherwise="correct this line"),
+        ) from None
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:

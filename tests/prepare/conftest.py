@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmtool.media.spec import Decoded
 from mmtool.prepare.api import AudioSpec, FramesSpec, Source, Spec, TextSpec
 from mmtool.prepare.pipeline import prepare
 from mmtool.prepare.request import MediaRoom, PrepareRequest, PrepareResult
@@ -62,7 +63,11 @@ class UnreadableError(Exception):
         self.reason = reason
 
 
-def decode(source: Source, spec: Spec) -> np.ndarray:
+def decode(source: Source, spec: Spec) -> Decoded:
+    return Decoded(load(source, spec))
+
+
+def load(source: Source, spec: Spec) -> np.ndarray:
     if isinstance(spec, TextSpec):
         assert source.text is not None
         return np.frombuffer(source.text.encode(), np.uint8).astype(np.int32) + 1
@@ -83,12 +88,16 @@ def fingerprint(source: Source) -> str:
     return source.text or f"{source.path.name}:{source.path.stat().st_size}"
 
 
-def log_mel(wave: np.ndarray, rate_hz: int, feature: Any) -> np.ndarray:
+def glance(source: Source) -> str:
+    return "found" if source.path.exists() else "missing"
+
+
+def derive(wave: np.ndarray, rate_hz: int, feature: Any) -> np.ndarray:
     level = np.float16(np.abs(wave.astype(np.float32)).mean())
     return np.full((1, feature.num_mels, feature.num_frames), level, dtype=np.float16)
 
 
-MEDIA = MediaRoom(decode, fingerprint, log_mel, UnreadableError, {"numpy": "any"})
+MEDIA = MediaRoom(decode, fingerprint, glance, derive, UnreadableError, {"numpy": "any"})
 
 
 def write_release(root: Path, num_clips: int = 23) -> Path:

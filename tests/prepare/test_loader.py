@@ -111,4 +111,4 @@ def test_without_a_source_the_bundled_sample_is_taken(release: Any, tmp_path: Pa
         file.write("\nfrom pathlib import Path\nBUNDLED = Path(__file__).parent\n")
     bundled = release.preparer.with_name("bundled.py")
     release.preparer.rename(bundled)
-    assert resolve_source(load_preparer(str(bundled)), None) == bundled.parent
+    assert resolve_source(load_preparer(str(bundled)), None).root == bundled.parent

@@ -20,6 +20,7 @@ from mmtool.errors import (
     StoppedResumable,
     WorkFailed,
 )
+from mmtool.media.spec import Decoded, MediaFacts
 from mmtool.prepare.pipeline import explained_disk_errors, prepare
 from mmtool.prepare.request import MediaRoom, Progress
 from mmtool.prepare.summary import summary_lines
@@ -252,12 +253,119 @@ def test_silent_clips_are_kept_and_flagged(release: Any) -> None:
 
 def test_too_many_unreadable_clips_fail_and_publish_nothing(release: Any) -> None:
     for i in range(0, 23, 3):
-        (release.root / f"audio_c{i:03d}.npy").unlink()
+        (release.root / f"audio_c{i:03d}.npy").write_bytes(b"broken")
     with pytest.raises(WorkFailed, match="more than the 10% allowed") as caught:
         release.prepare()
     assert "--max-skipped" in caught.value.fix
     assert not release.out.exists()
     assert release.prepare(max_skipped=0.5).report["rows"] == 15
+
+
+def test_missing_files_have_a_share_of_their_own(release: Any) -> None:
+    for i in range(0, 23, 3):
+        (release.root / f"audio_c{i:03d}.npy").unlink()
+    with pytest.raises(SourceError, match="have no file, more than the 10% allowed") as caught:
+        release.prepare()
+    assert "--max-missing 0.35" in caught.value.fix
+    assert not release.out.exists()
+    report = release.prepare(max_missing=0.35).report
+    assert (report["rows"], report["skipped"]["missing"]["count"]) == (15, 8)
+    splits = report["skipped"]["missing"]["splits"]["main"]
+    assert {name: found["clips"] for name, found in splits.items()} == {
+        "train": 5, "val": 2, "test": 1,
+    }  # fmt: skip
+
+
+def test_a_preparer_says_how_much_may_be_missing(release: Any) -> None:
+    (release.root / "audio_c011.npy").unlink()
+    with release.preparer.open("a") as file:
+        file.write("\nMAX_MISSING = 0.0\n")
+    with pytest.raises(SourceError, match="more than the 0% allowed"):
+        release.prepare()
+
+
+def test_repeated_ids_follow_the_policy_and_are_reported(release: Any) -> None:
+    release.edit_list(lambda text: f"{text}\nc003,0,val,s")
+    report = release.prepare().report
+    assert (report["clips"], report["rows"]) == (24, 23)
+    assert report["skipped"]["duplicate-id"]["ids"] == ["c003"]
+    assert release.prepare(duplicates="multi", overwrite=True).report["rows"] == 24
+
+
+def test_an_official_list_that_leaks_gives_up_the_training_side(release: Any) -> None:
+    release.edit_list(lambda text: f"{text}\nc004,0,train,s\nc003,0,train,s")
+    with release.preparer.open("a") as file:
+        file.write('\nLEAKS = "drop-train"\n')
+    report = release.prepare().report
+    assert report["rows"] == 23
+    with open_store(release.out) as store:
+        assert len(store.index.rows("train")) == 15
+        assert len(store.index.rows("test")) == 4
+    assert "main: also in test" in "\n".join(summary_lines(report))
+
+
+def test_the_same_sample_in_two_splits_is_a_leak_whatever_its_name(
+    release: Any, media: MediaRoom
+) -> None:
+    def fingerprint(source: Any) -> str:
+        return str(source.path.read_bytes())
+
+    for modality in ("audio", "imu", "video"):
+        copy = (release.root / f"{modality}_c000.npy").read_bytes()
+        (release.root / f"{modality}_c004.npy").write_bytes(copy)
+    room = replace(media, fingerprint=fingerprint)
+    with pytest.raises(SourceError, match=r"'c004' \(test\) and 'c000' \(train\) hold the same"):
+        release.prepare(room)
+    assert not release.out.exists()
+    assert release.prepare(room, allow_leak=True).report["rows"] == 23
+    official = release.preparer.with_name("official.py")
+    official.write_text(release.preparer.read_text() + '\nLEAKS = "drop-train"\n')
+    report = release.prepare(room, overwrite=True, preparer=str(official)).report
+    assert report["removed"]["cross-split-content"]["count"] == 1
+    with open_store(release.out) as store:
+        assert store.index.ids(store.index.rows("train"))[0] == "c001"
+
+
+def test_a_wrong_folder_says_what_was_looked_for_and_what_is_there(release: Any) -> None:
+    with release.preparer.open("a") as file:
+        file.write('\nEDITIONS = {"clips": ("list.txt", "wavs/*.wav")}\n')
+    with pytest.raises(SourceError, match="this is not the arrays release") as caught:
+        release.prepare()
+    assert "looked for clips: list.txt, wavs/*.wav" in caught.value.why
+    assert "incomplete arrays: wavs/*.wav missing" in caught.value.why
+
+
+def test_the_release_may_lie_deeper_and_extra_media_are_counted(release: Any) -> None:
+    with release.preparer.open("a") as file:
+        file.write('\nEDITIONS = {"clips": ("list.txt",)}\nMEDIA = ("audio_*.npy",)\n')
+    (release.root / "audio_extra.npy").touch()
+    (release.root / "._audio_c000.npy").touch()
+    report = release.prepare(source=release.root.parent).report
+    assert (report["rows"], report["unlisted"], report["edition"]) == (23, 1, "clips")
+
+
+def test_odd_durations_are_flagged(release: Any, media: MediaRoom) -> None:
+    def decode(source: Any, spec: Any) -> Decoded:
+        seconds = {"audio_c001": 40.0, "video_c002": 3.0}.get(source.path.stem, 2.0)
+        timed = source.path.stem.startswith(("audio", "video"))
+        facts = MediaFacts(codec="made-up", duration_s=seconds if timed else None)
+        return Decoded(media.decode(source, spec).array, facts)
+
+    report = release.prepare(replace(media, decode=decode)).report
+    assert report["flags"]["outlier-duration"]["ids"] == ["c001"]
+    assert report["flags"]["av-length"]["ids"] == ["c001", "c002"]
+    assert report["media"]["audio"] == {"made-up": 23}
+
+
+def test_a_cap_in_seconds_reaches_sound_but_no_picture(release: Any, media: MediaRoom) -> None:
+    ends: dict[str, float | None] = {}
+
+    def decode(source: Any, spec: Any) -> Decoded:
+        ends[type(spec).__name__] = source.end_s
+        return media.decode(source, spec)
+
+    release.prepare(replace(media, decode=decode), max_seconds=1.5)
+    assert ends == {"AudioSpec": 1.5, "FramesSpec": None, "SeriesSpec": None, "TextSpec": None}
 
 
 def test_when_no_probed_clip_decodes_nothing_is_written(release: Any) -> None:
@@ -277,10 +385,11 @@ def test_a_dry_run_counts_and_writes_nothing(release: Any) -> None:
     assert result.hash == ""
     assert result.report["clips"] == 23
     assert result.report["splits"]["main"]["val"] == {"clips": 4, "classes": {"no": 2, "yes": 2}}
-    assert result.report["missing"]["count"] == 1
+    assert result.report["skipped"]["missing"]["count"] == 1
     assert result.report["shared_groups"]["main"] == {"groups": 3, "shared": 3}
     said = "\n".join(summary_lines(result.report))
-    assert "missing: 1 file" in said
+    assert "22 of 23 clips usable" in said
+    assert "skipped 1 (missing): c011" in said
     assert "audio_c011.npy" in said
     assert "3 of 3 groups in train are also in val or test" in said
     assert list(release.out.parent.iterdir()) == []
@@ -308,7 +417,7 @@ def test_a_finished_store_is_refused_unless_overwriting(release: Any) -> None:
 def test_a_failed_replacement_leaves_the_old_store_alone(release: Any) -> None:
     first = release.prepare()
     for file in release.root.glob("audio_*"):
-        file.unlink()
+        file.write_bytes(b"broken")
     with pytest.raises(WorkFailed):
         release.prepare(overwrite=True)
     assert verify_store(release.out)["hash"] == first.hash
@@ -319,7 +428,6 @@ def test_a_failed_replacement_leaves_the_old_store_alone(release: Any) -> None:
     ("line", "expected"),
     [
         ("c003,1,test,s", ["'c003' is in two splits of protocol 'main'", "train", "test"]),
-        ("c003,1,val,s", ["'c003' occurs twice", "audio_c003.npy"]),
         ("new,2,train,s", ["label 2", "0..1"]),
         ("new,1,tset,s", ["split 'tset'", "did you mean 'test'?"]),
     ],
@@ -379,7 +487,9 @@ def test_progress_ends_complete_and_in_order(release: Any, media: MediaRoom) -> 
     seen: list[Progress] = []
     prepare(release.request(), seen.append, media=media)
     stages = [progress.stage for progress in seen]
-    assert sorted(set(stages), key=stages.index) == ["inventory", "probe", "decode", "publish"]
+    assert sorted(set(stages), key=stages.index) == [
+        "inventory", "probe", "decode", "publish", "verify",
+    ]  # fmt: skip
     assert (seen[-1].done, seen[-1].total, seen[-1].skipped) == (23, 23, 0)
     assert seen[-1].clips_per_s > 0
 
