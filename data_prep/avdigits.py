@@ -17,19 +17,15 @@ Splits  official   test takes 0-4 (FSDD's own), val takes 5-6, train the rest; t
         speaker    test one speaker, val another, train the others
 """
 
-import hashlib
-import re
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mmtool.media.failure import MediaError
-from mmtool.media.records import read_idx
 from mmtool.prepare import api
 
 NAME = "avdigits"
@@ -42,13 +38,10 @@ CITATION = (
 )
 BUNDLED = Path(__file__).parent / "samples" / "avdigits"
 
-RATE_HZ = 8_000
-OFFICIAL_TEST_TAKES = range(5)
 VAL_TAKES = range(5, 7)
 # theo and yweweler were recorded at a quarter of the others' level or less. Both are in train: held
 # out, the voice would be at chance for its loudness alone.
 TEST_SPEAKER, VAL_SPEAKER = "nicolas", "lucas"
-_RECORDING = re.compile(r"(?:^|/)(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<take>\d+)\.wav$")
 
 
 class Options(api.Options):
@@ -70,7 +63,7 @@ def columns(root: Path, options: Options) -> Mapping[str, api.Column]:
     del root, options
     feature = api.LogMel(num_mels=40, num_frames=40, window=256, hop=128, low_hz=60.0)
     return {
-        "audio": api.Column("audio", api.AudioSpec(rate_hz=RATE_HZ, feature=feature)),
+        "audio": api.Column("audio", api.AudioSpec(rate_hz=api.SPOKEN_RATE_HZ, feature=feature)),
         "image": api.Column("image", api.FramesSpec(height=28, width=28, channels=1)),
     }
 
@@ -83,10 +76,11 @@ def classes(root: Path, options: Options) -> Sequence[str]:
 
 def clips(root: Path, options: Options) -> Iterable[api.Clip]:
     """Every recording with each of its pictures."""
-    recordings = _recordings(root / "fsdd")
-    pictures = {part: _pictures(root / "mnist", part) for part in ("t10k", "train")}
+    recordings = api.spoken_digits(root / "fsdd", obtain_from=SOURCE.split(" and ")[0])
+    mnist = root / "mnist"
+    pictures = {"t10k": _pictures(mnist, "t10k"), "train": _pictures(mnist, "train")}
     for (digit, speaker, take), audio in sorted(recordings.items()):
-        is_test = take in OFFICIAL_TEST_TAKES
+        is_test = take in api.SPOKEN_TEST_TAKES
         part = "t10k" if is_test else "train"
         wanted = options.pairs_per_test_clip if is_test else options.pairs_per_train_clip
         for number in range(wanted):
@@ -112,19 +106,19 @@ def finish(
 ) -> dict[str, NDArray[np.generic]]:
     """Add the noise, drawn from the clip's id; a modality that did not decode is not there."""
     if "audio" in arrays:
-        wave = arrays["audio"].astype(np.float64)
-        deviation = np.sqrt(np.mean(wave**2) / 10 ** (options.snr_db / 10))
-        wave += deviation * _noise(f"{clip.id}/audio", wave.shape, options)
-        arrays["audio"] = np.clip(np.round(wave), -32768, 32767).astype(np.int16)
+        wave = arrays["audio"].astype(np.int16, copy=False)
+        name = f"{clip.id}/audio"
+        arrays["audio"] = api.with_noise(wave, options.snr_db, name, options.noise_seed)
     if "image" in arrays:
         picture = arrays["image"].astype(np.float64)
-        picture += 255 * options.image_sigma * _noise(f"{clip.id}/image", picture.shape, options)
+        noise = api.named_normal(f"{clip.id}/image", picture.shape, options.noise_seed)
+        picture += 255 * options.image_sigma * noise
         arrays["image"] = np.clip(np.round(picture), 0, 255).astype(np.uint8)
     return arrays
 
 
 def _official(take: int) -> str:
-    if take in OFFICIAL_TEST_TAKES:
+    if take in api.SPOKEN_TEST_TAKES:
         return "test"
     return "val" if take in VAL_TAKES else "train"
 
@@ -133,78 +127,10 @@ def _by_speaker(speaker: str) -> str:
     return {TEST_SPEAKER: "test", VAL_SPEAKER: "val"}.get(speaker, "train")
 
 
-def _noise(name: str, shape: tuple[int, ...], options: Options) -> NDArray[np.float64]:
-    """Give standard normal numbers that depend on the name and the seed alone."""
-    digest = hashlib.sha256(f"{options.noise_seed}/{name}".encode()).digest()
-    key = int.from_bytes(digest[:16], "little")
-    return np.random.Generator(np.random.Philox(key)).standard_normal(shape)
-
-
-def _recordings(folder: Path) -> dict[tuple[int, str, int], api.Source]:
-    """Find recordings by (digit, speaker, take), in an archive or a folder."""
-    found: dict[tuple[int, str, int], api.Source] = {}
-    for archive in sorted(folder.glob("*.zip")):
-        try:
-            with zipfile.ZipFile(archive) as opened:
-                members = opened.namelist()
-        except zipfile.BadZipFile as error:
-            raise api.SourceError(
-                f"{archive.name} is not a whole zip archive ({error})",
-                where=str(archive),
-                fix="download it again",
-            ) from error
-        for member in members:
-            if match := _RECORDING.search(member):
-                found[_key(match)] = api.Source(archive, member=member)
-    for path in sorted(folder.rglob("*.wav")):
-        if match := _RECORDING.search(path.name):
-            found.setdefault(_key(match), api.Source(path))
-    if not found:
-        raise api.SourceError(
-            "no spoken digits were found",
-            where=str(folder),
-            why="looked for a zip archive or wav files named {digit}_{speaker}_{take}.wav",
-            fix=f"put the archive of {SOURCE.split(' and ')[0]} into {folder}",
-        )
-    return found
-
-
-def _key(match: re.Match[str]) -> tuple[int, str, int]:
-    return int(match["digit"]), match["speaker"], int(match["take"])
-
-
-def _pictures(folder: Path, part: str) -> dict[int, Iterator[api.Source]]:
+def _pictures(folder: Path, part: Literal["train", "t10k"]) -> dict[int, Iterator[api.Source]]:
     """Give the pictures of each digit in file order."""
-    images, labels = (_idx_file(folder, f"{part}-{kind}") for kind in ("images", "labels"))
-    try:
-        label, num_pictures = read_idx(labels), len(read_idx(images))
-    except MediaError as error:
-        raise api.SourceError(
-            f"MNIST's {part} part cannot be read",
-            where=str(error),
-            fix=f"download {images.name} and {labels.name} again",
-        ) from error
-    if len(label) != num_pictures:
-        raise api.SourceError(
-            f"{images.name} and {labels.name} have different lengths",
-            where=str(folder),
-            fix="download both again",
-        )
+    found = api.handwritten_digits(folder, part)
     rows: dict[int, list[api.Source]] = defaultdict(list)
-    for row, digit in enumerate(label.tolist()):
-        rows[digit].append(api.Source(images, row=row))
+    for row, digit in enumerate(found.labels.tolist()):
+        rows[digit].append(api.Source(found.images, row=row))
     return {digit: iter(rows[digit]) for digit in range(10)}
-
-
-def _idx_file(folder: Path, stem: str) -> Path:
-    axes = 3 if stem.endswith("images") else 1
-    names = [f"{stem}{dot}idx{axes}-ubyte{ending}" for dot in "-." for ending in (".gz", "")]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise api.SourceError(
-        f"MNIST's {stem} are missing",
-        where=str(folder),
-        why=f"looked for {', '.join(names)}",
-        fix=f"put the four MNIST files into {folder}",
-    )

@@ -1,4 +1,4 @@
-"""The layouts in which MNIST and the Free Spoken Digit Dataset lie, and noise that can be rebuilt."""
+"""The layouts of MNIST and of the Free Spoken Digit Dataset, and noise that can be rebuilt."""
 
 import hashlib
 import re
