@@ -86,6 +86,40 @@ class RunDirectoryError(RequestError):
 class CheckpointError(WorkFailed):
     """A checkpoint is damaged, or none is left to continue from."""
 
+    exit_code = 65
+
+
+class NotWritable(EnvironmentLacks):
+    """What a run has to keep cannot be written: the disk is full, read-only or gone."""
+
+    exit_code = 74
+
+
+class NotFinite(WorkFailed):
+    """The training diverged: loss or gradients were not finite for too long."""
+
+    exit_code = 76
+
+
+class OutOfMemory(WorkFailed):
+    """A rank ran out of memory."""
+
+    exit_code = 77
+
+
+class RankSilent(WorkFailed):
+    """A rank hung: the others waited for it in vain."""
+
+    exit_code = 79
+
+
+class Killed(WorkFailed):
+    """A rank or the whole run was ended by a signal; the exit code is 128 + its number."""
+
+    def __init__(self, what: str, number: int, **details: str) -> None:
+        super().__init__(what, **details)
+        self.exit_code = 128 + number
+
 
 class StoppedResumable(MmtoolError):
     """The run was asked to stop, saved its state and can be resumed."""

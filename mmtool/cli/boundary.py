@@ -19,8 +19,13 @@ EXIT_CODES = (
     ("2", "the request is wrong; nothing was started"),
     ("3", "diagnose --fail-on found something"),
     ("4", "the environment lacks something: data, a GPU, a package"),
-    ("70", "a bug in mmtool; the traceback was saved"),
+    ("65", "no checkpoint is left that could be continued from"),
+    ("70", "a bug in mmtool, or ranks that drifted apart; the traceback was saved"),
+    ("74", "results cannot be written: the disk is full, read-only or gone"),
     ("75", "stopped after saving; continue with train --resume"),
+    ("76", "diverged: loss or gradients stayed not finite"),
+    ("77", "out of memory"),
+    ("79", "a rank hung"),
     ("130", "killed by a second Ctrl-C; 128 + n: ended by signal n"),
 )
 INTERRUPTED = 130

@@ -248,7 +248,8 @@ def _closing_line(output: Output, run: Path) -> None:
 
 def _dry_run(output: Output, loaded: "Loaded", data: Path, root: Path) -> None:
     from mmtool.cli.recipe import value_lines
-    from mmtool.engine.launch import TrainRequest, check
+    from mmtool.engine.launch import TrainRequest
+    from mmtool.engine.preview import check
 
     facts = check(TrainRequest(loaded, root, data))
     rows = [(key.replace("_", " "), _fact(key, value)) for key, value in facts.items() if value]

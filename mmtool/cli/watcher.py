@@ -75,7 +75,7 @@ class TrainDisplay:
         words = str(event.get("message") or event.get("text") or event.get("reason") or "")
         if what == "resume" and self._stage is not None:
             self._stage.start_at(int(event.get("step") or 0))
-        elif what in ("warning", "nonfinite", "signal"):
+        elif what in ("warning", "nonfinite", "signal", "restart"):
             self._say(self._output.warning, words or f"{what} at step {event.get('step', '?')}")
         elif self._output.verbose:
             self._say(self._output.detail, f"{what} {words}".rstrip())

@@ -127,8 +127,24 @@ class LaunchConfig(Section):
     """Number of ranks; with device = "cpu" these are CPU processes."""
     threads: Count | None = None
     """CPU threads per rank; unset shares the visible cores among the ranks."""
+    sync: Literal["explicit", "fsdp", "ddp"] = "explicit"
+    """How ranks share gradients: summed after the last backward pass (right for every method),
+    encoders sharded over the ranks (FSDP2, for what does not fit), or torch's DDP (single-loss
+    methods only)."""
+    overlap: bool = False
+    """With explicit sync, begin to sum gradients while backward still runs; the result is the
+    same."""
+    shard_from: Annotated[int, Field(ge=0)] = 1_000_000
+    """With fsdp, encoders of fewer parameters stay whole on every rank."""
+    check_every_steps: Count = 200
+    """Steps between two comparisons of all weights across ranks, which must be equal."""
     timeout_s: Positive = 600.0
     """Longest time a rank waits for the others before the run fails."""
+    grace_s: Positive = 120.0
+    """Longest time between asking the ranks to stop and killing them."""
+    max_restarts: Annotated[int, Field(ge=0)] | None = None
+    """Restarts from the last checkpoint after a rank was killed, hung or lost its connection,
+    never after an error of the program; unset is 0, and 1 under SLURM."""
 
 
 class LogConfig(Section):

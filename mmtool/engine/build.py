@@ -18,6 +18,8 @@ from mmtool.engine.distributed import Ranks
 from mmtool.engine.grads import Gradients, GradientSync, NamedParameters
 from mmtool.engine.optim import build_optimizer, build_probe_optimizer
 from mmtool.engine.precision import Precision
+from mmtool.engine.replicas import Replicas
+from mmtool.engine.shards import Shards
 from mmtool.errors import RequestError
 from mmtool.methods._base import BalancingMethod, DataPlan, ModelFacts
 from mmtool.models.build import build_model
@@ -25,7 +27,7 @@ from mmtool.models.groups import parameter_groups
 from mmtool.models.multimodal import MultimodalModel
 from mmtool.randomness import fold
 from mmtool.text import plural
-from mmtool.types import PROBE_GROUP, GroupName, SubStep
+from mmtool.types import PROBE_GROUP, GroupName, Needs, SubStep
 
 
 @dataclass(slots=True)
@@ -53,6 +55,8 @@ class Job:
     groups: Mapping[GroupName, NamedParameters]
     gradients: Gradients
     sync: GradientSync
+    shards: Shards
+    replicas: Replicas
     optimizer: torch.optim.Optimizer
     probe_optimizer: torch.optim.Optimizer | None
     precision: Precision
@@ -102,6 +106,7 @@ def build_job(
 def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | None) -> Job:
     method = build_method(recipe, relative_to)
     warnings = check_needs(recipe, dataset, method)
+    _check_sync(recipe, method.needs, max(ranks.world, recipe.launch.gpus))
     torch.manual_seed(fold(recipe.train.seed, 0) >> 1)
     model = _build_model(recipe, dataset, method, relative_to).to(ranks.device)
     if ranks.device.type == "cuda":
@@ -112,11 +117,18 @@ def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | N
     extra = method.setup(facts)
     if extra:
         model.extra = nn.ModuleDict(extra).to(ranks.device)
-    groups = parameter_groups(model)
+    for parameter in model.parameters():
+        ranks.broadcast_(parameter.data)
+    shards = Shards(
+        model,
+        ranks if recipe.launch.sync == "fsdp" else Ranks(),
+        min_parameters=recipe.launch.shard_from,
+    )
+    groups = shards.localised(parameter_groups(model))
+    replicas = Replicas(groups, ranks, is_used=recipe.launch.sync == "ddp")
+    summed_elsewhere = [*shards.parameters, *replicas.parameters]
     trained = [p for name, members in groups.items() if name != PROBE_GROUP for _, p in members]
     probes = [p for _, p in groups.get(PROBE_GROUP, [])]
-    for parameter in (*trained, *probes):
-        ranks.broadcast_(parameter.data)
     return Job(
         recipe=recipe,
         ranks=ranks,
@@ -125,8 +137,12 @@ def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | N
         model=model,
         method=method,
         groups=groups,
-        gradients=Gradients(groups),
-        sync=GradientSync(ranks, groups),
+        shards=shards,
+        gradients=Gradients(groups, ranks=ranks, parts=frozenset(map(id, shards.parameters))),
+        replicas=replicas,
+        sync=GradientSync(
+            ranks, groups, summed_elsewhere=summed_elsewhere, overlap=recipe.launch.overlap
+        ),
         optimizer=build_optimizer(recipe.train, trained),
         probe_optimizer=build_probe_optimizer(probes),
         precision=Precision(recipe.train.precision, ranks.device),
@@ -197,3 +213,20 @@ def check_needs(recipe: Recipe, dataset: Dataset, method: BalancingMethod) -> tu
             f"use -s method.apply=update, or -s train.optimizer=sgd",
         )
     return ()
+
+
+def _check_sync(recipe: Recipe, needs: Needs, world: int) -> None:
+    """Refuse a way to synchronise that would give this method wrong gradients."""
+    sync = recipe.launch.sync
+    if sync == "explicit" or world == 1 or not needs.term_gradients:
+        return
+    why = {
+        "fsdp": "FSDP2 reduces gradients inside of one backward pass",
+        "ddp": "DDP leaves ranks with different gradients after a second backward pass",
+    }
+    raise RequestError(
+        f"method {recipe.method.name!r} needs the gradients of each loss, "
+        f"which launch.sync = {sync!r} gets wrong",
+        why=why[sync],
+        fix="-s launch.sync=explicit",
+    )

@@ -12,13 +12,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mmtool import __version__
 from mmtool.engine.build import Job, Progress
@@ -30,47 +31,79 @@ _KEPT = 2
 _WEIGHTS, _STATE, _MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 
 
-def save_checkpoint(job: Job, folder: Path) -> Path:
-    """Write everything a resumed run needs; call on the first rank only."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A training state copied away from the device, to be written while training goes on."""
+
+    step: int
+    epoch: int
+    weights: dict[str, Tensor]
+    state: dict[str, Any] | None
+    """None for weights alone."""
+
+
+def take_snapshot(job: Job, *, weights_only: bool = False) -> Snapshot:
+    """Copy what a resumed run needs; call on every rank, since sharded encoders are gathered."""
     progress = job.progress
-    state = {
-        "progress": asdict(progress),
-        "metrics": job.metrics,
-        "optimizer": job.optimizer.state_dict(),
-        "probe_optimizer": job.probe_optimizer.state_dict() if job.probe_optimizer else None,
-        "precision": job.precision.state_dict(),
-        "method": job.method.state_dict(),
-        "snapshots": job.snapshots,
-        "plan": None if job.plan is None else asdict(job.plan),
-    }
-    path = _publish(job, folder, f"step{progress.step:08d}", state)
-    for old in _newest_first(folder, "step")[_KEPT:]:
+    weights = {k: _copy(v).contiguous() for k, v in job.shards.whole_state(job.model).items()}
+    state = None
+    if not weights_only:
+        probes = job.probe_optimizer
+        state = {
+            "progress": asdict(progress),
+            "metrics": dict(job.metrics),
+            "optimizer": _copy(job.shards.whole_optimizer_state(job.optimizer)),
+            "probe_optimizer": _copy(probes.state_dict()) if probes else None,
+            "precision": _copy(job.precision.state_dict()),
+            "method": _copy(job.method.state_dict()),
+            "snapshots": _copy(job.shards.whole_lists(job.snapshots, job.groups)),
+            "plan": None if job.plan is None else _copy(asdict(job.plan)),
+        }
+    return Snapshot(progress.step, progress.epoch, weights, state)
+
+
+def _copy(value: Any) -> Any:
+    """Copy tensors to the host, inside of dictionaries and lists too; the rest is immutable."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copy(item) for item in value)
+    return value
+
+
+def write_checkpoint(snapshot: Snapshot, folder: Path) -> Path:
+    """Write a training state, keeping the newest two; call on one rank."""
+    return _write(snapshot, folder, "step", _KEPT)
+
+
+def write_best(snapshot: Snapshot, folder: Path) -> Path:
+    """Write the weights that are best on validation so far, keeping no others; call on one rank."""
+    return _write(snapshot, folder, "best", 1)
+
+
+def _write(snapshot: Snapshot, folder: Path, kind: str, num_kept: int) -> Path:
+    path = _publish(snapshot, folder, f"{kind}{snapshot.step:08d}")
+    for old in _newest_first(folder, kind)[num_kept:]:
         shutil.rmtree(old)
     return path
 
 
-def save_best(job: Job, folder: Path) -> Path:
-    """Write the weights that are best on validation so far; call on the first rank only."""
-    path = _publish(job, folder, f"best{job.progress.step:08d}", None)
-    for old in _newest_first(folder, "best")[1:]:
-        shutil.rmtree(old)
-    return path
-
-
-def _publish(job: Job, folder: Path, name: str, state: Mapping[str, Any] | None) -> Path:
+def _publish(snapshot: Snapshot, folder: Path, name: str) -> Path:
     temporary, final = folder / f".{name}.partial", folder / name
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        weights = {k: v.detach().cpu().contiguous() for k, v in job.model.state_dict().items()}
-        save_file(weights, temporary / _WEIGHTS, metadata={"format": "pt", "mmtool": __version__})
-        if state is not None:
-            torch.save(state, temporary / _STATE)
+        about = {"format": "pt", "mmtool": __version__}
+        save_file(snapshot.weights, temporary / _WEIGHTS, metadata=about)
+        if snapshot.state is not None:
+            torch.save(snapshot.state, temporary / _STATE)
         files = sorted(p.name for p in temporary.iterdir())
         manifest = {
             "schema": _SCHEMA,
-            "step": job.progress.step,
-            "epoch": job.progress.epoch,
+            "step": snapshot.step,
+            "epoch": snapshot.epoch,
             "mmtool": __version__,
             "torch": str(torch.__version__),
             "files": {
@@ -87,7 +120,7 @@ def _publish(job: Job, folder: Path, name: str, state: Mapping[str, Any] | None)
     except (OSError, RuntimeError, SafetensorError) as err:
         shutil.rmtree(temporary, ignore_errors=True)
         raise EnvironmentLacks(
-            f"the checkpoint of step {job.progress.step} could not be written: {err}",
+            f"the checkpoint of step {snapshot.step} could not be written: {err}",
             where=str(folder),
             why="earlier checkpoints are untouched",
             fix="free some space, then: mmtool train --resume RUN",
@@ -152,15 +185,15 @@ def choose_checkpoint(folder: Path, kind: str = "step") -> tuple[Path, list[str]
 
 
 def load_checkpoint(job: Job, path: Path) -> None:
-    """Put a job back to where the checkpoint was written."""
+    """Put a job back to where the checkpoint was written, on any number of ranks."""
     load_weights(job, path)
     state = torch.load(path / _STATE, map_location=job.device, weights_only=True)
-    job.optimizer.load_state_dict(state["optimizer"])
+    job.shards.load_whole_optimizer_state(job.optimizer, state["optimizer"])
     if job.probe_optimizer is not None and state["probe_optimizer"] is not None:
         job.probe_optimizer.load_state_dict(state["probe_optimizer"])
     job.precision.load_state_dict(state["precision"])
     job.method.load_state_dict(state["method"])
-    job.snapshots = state["snapshots"]
+    job.snapshots = job.shards.part_lists(state["snapshots"], job.groups)
     job.plan = None if state["plan"] is None else DataPlan(**state["plan"])
     job.metrics = state["metrics"]
     job.progress = Progress(**state["progress"])
@@ -168,4 +201,5 @@ def load_checkpoint(job: Job, path: Path) -> None:
 
 def load_weights(job: Job, path: Path) -> None:
     """Put a checkpoint's weights into the model."""
-    job.model.load_state_dict(load_file(path / _WEIGHTS, device=str(job.device)))
+    weights = load_file(path / _WEIGHTS, device=str(job.device))
+    job.shards.load_whole_state(job.model, weights)

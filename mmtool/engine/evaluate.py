@@ -63,7 +63,7 @@ def encode_rows(job: Job, rows: np.ndarray) -> Encoded:
     }
     present = torch.zeros(size, len(job.dataset.modalities), device=device)
     label = torch.zeros(size, dtype=torch.int64, device=device)
-    with evaluation_mode(job.model):
+    with evaluation_mode(job.model), job.shards.gathered():
         for loaded in job.loader.run(shares, epoch=None):
             for batch in loaded.batches:
                 if batch.weight is not None:  # a padding sample

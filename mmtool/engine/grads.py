@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from mmtool.engine.distributed import Ranks
-from mmtool.errors import Bug
+from mmtool.engine.early_sums import EarlySums
+from mmtool.errors import Bug, RequestError
 from mmtool.types import PROBE_GROUP, GroupName, ParameterKind
 
 _SMALLEST_DIMENSION: dict[ParameterKind, int] = {"all": 0, "matrix": 2, "conv": 3}
@@ -38,6 +39,9 @@ class Gradients:
 
     groups: Mapping[GroupName, NamedParameters]
     generator: torch.Generator | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+    parts: frozenset[int] = frozenset()
+    """Ids of parameters of which this rank holds a part only."""
     _edits: dict[int, _Edit] = field(default_factory=dict)
 
     def names(self) -> tuple[GroupName, ...]:
@@ -55,6 +59,7 @@ class Gradients:
 
     def tensors(self, group: GroupName, kind: ParameterKind = "all") -> list[Tensor]:
         """Gradients of one group, before any edit of this step."""
+        self._refuse_parts(group, "needs whole gradients")
         return [p.grad for p in self.parameters(group, kind) if p.grad is not None]
 
     def scale(self, group: GroupName, factor: Tensor, kind: ParameterKind = "all") -> None:
@@ -72,13 +77,32 @@ class Gradients:
 
     def add_noise(self, group: GroupName, strength: Tensor, kind: ParameterKind = "all") -> None:
         """Add N(0, (strength * std)^2), std being that of the gradient before `scale`."""
+        self._refuse_parts(group, "adds noise to gradients")
         for parameter in self.parameters(group, kind):
             edit = self._edit(parameter)
             edit.noise = strength if edit.noise is None else edit.noise + strength
 
     def norm(self, group: GroupName) -> Tensor:
         """Euclidean norm over a group, before any edit; 0-d."""
-        return total_norm(self.tensors(group), self._device())
+        return self.norm_of(self.parameters(group))
+
+    def norm_of(self, parameters: Sequence[Parameter]) -> Tensor:
+        """Euclidean norm over the gradients of parameters as they are now; equal on all ranks."""
+        whole = [p.grad for p in parameters if p.grad is not None and id(p) not in self.parts]
+        norm = total_norm(whole, self._device())
+        if not self.parts:
+            return norm
+        parts = [p.grad for p in parameters if p.grad is not None and id(p) in self.parts]
+        square = self.ranks.sum_(total_norm(parts, self._device()).square(), "norm")
+        return (norm.square() + square).sqrt()
+
+    def _refuse_parts(self, group: GroupName, what: str) -> None:
+        if any(id(p) in self.parts for _, p in self.groups[group]):
+            raise RequestError(
+                f"this method {what}, which sharded encoders do not have",
+                why='launch.sync = "fsdp" leaves a part of every gradient on each rank',
+                fix="-s launch.sync=explicit",
+            )
 
     def apply_edits(self) -> None:
         """Carry out `scale` and `add_noise`; update factors wait for `scaled_updates`."""
@@ -133,42 +157,100 @@ def total_norm(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     return torch.stack(torch._foreach_norm(list(tensors))).float().norm()
 
 
-@dataclass(slots=True)
 class GradientSync:
-    """Sums gradients and step statistics over ranks, once per optimiser step."""
+    """Sums gradients and step statistics over ranks, once per optimiser step.
 
-    ranks: Ranks
-    groups: Mapping[GroupName, NamedParameters]
+    Parameters `summed_elsewhere` come with gradients that are sums over ranks already. With
+    `overlap` the sums of one group begin while backward still computes those of the next.
+    """
 
-    def reduce(self, sums: dict[str, Tensor], flags: Sequence[bool]) -> list[bool]:
+    def __init__(
+        self,
+        ranks: Ranks,
+        groups: Mapping[GroupName, NamedParameters],
+        *,
+        summed_elsewhere: Sequence[Parameter] = (),
+        overlap: bool = False,
+    ) -> None:
+        self.ranks = ranks
+        self._parameters = [p for members in groups.values() for _, p in members]
+        skipped = {id(p) for p in summed_elsewhere}
+        self._replicated = {
+            name: [p for _, p in members if id(p) not in skipped]
+            for name, members in groups.items()
+        }
+        is_overlapped = overlap and ranks.world > 1
+        self._early = EarlySums(ranks, self._replicated) if is_overlapped else None
+
+    def begin(self) -> None:
+        """Say that the backward pass that follows is the last one of this sub-step."""
+        if self._early is not None:
+            self._early.arm()
+
+    def reduce(
+        self,
+        sums: dict[str, Tensor],
+        flags: Sequence[bool],
+        absent: frozenset[int] = frozenset(),
+    ) -> list[bool]:
         """Sum gradients and `sums` in place over ranks; give each flag or-ed over ranks.
 
         A parameter that has a gradient on any rank gets zeros where it has none; one that has none
-        anywhere keeps None, so that the optimiser leaves it alone.
+        anywhere keeps None, so that the optimiser leaves it alone. Parameters whose ids are in
+        `absent` count as having none here.
         """
         if self.ranks.world == 1:
             return list(flags)
-        parameters = [p for members in self.groups.values() for _, p in members]
-        control = torch.tensor(
-            [p.grad is not None for p in parameters] + [bool(f) for f in flags], dtype=torch.int32
-        )
-        self.ranks.max_(control)
-        has_gradient = control[: len(parameters)].tolist()
-        for parameter, wanted in zip(parameters, has_gradient, strict=True):
-            if wanted and parameter.grad is None:
+        early = self._early if self._early is not None and self._early.is_armed else None
+        if early is not None:
+            early.begin_rest()
+        has_gradient, raised = self._agree(flags, absent)
+        for parameter, wanted in zip(self._parameters, has_gradient, strict=True):
+            if not wanted:
+                parameter.grad = None
+            elif parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.ranks.sum_many_([sums[name] for name in sorted(sums)])
-        for members in self.groups.values():
-            self.ranks.sum_many_([p.grad for _, p in members if p.grad is not None])
-        return [bool(f) for f in control[len(parameters) :].tolist()]
+        self.ranks.sum_many_([sums[name] for name in sorted(sums)], "statistics")
+        if early is not None:
+            early.finish()
+            return raised
+        for name, parameters in self._replicated.items():
+            self.ranks.sum_many_([p.grad for p in parameters if p.grad is not None], name)
+        return raised
+
+    def _agree(
+        self, flags: Sequence[bool], absent: frozenset[int]
+    ) -> tuple[list[bool], list[bool]]:
+        """Exchange which gradients exist and which flags are raised, and compare the traces."""
+        trace = self.ranks.trace.value
+        exists = [p.grad is not None and id(p) not in absent for p in self._parameters]
+        control = torch.tensor([*exists, *map(bool, flags), trace, -trace], dtype=torch.int64)
+        self.ranks.max_(control, "control")
+        highest, lowest = int(control[-2]), -int(control[-1])
+        if highest != lowest:
+            raise Bug(
+                "ranks issued different collectives, or in another order",
+                why="the sums since then are wrong on every rank",
+                fix="report this with the run directory",
+            )
+        agreed = [bool(value) for value in control[:-2].tolist()]
+        return agreed[: len(exists)], agreed[len(exists) :]
 
 
 @torch.no_grad()
-def check_replicas(ranks: Ranks, groups: Mapping[GroupName, NamedParameters]) -> None:
-    """Compare parameter checksums over ranks and fail naming the first that differs."""
-    if ranks.world == 1:
+def check_replicas(
+    ranks: Ranks,
+    groups: Mapping[GroupName, NamedParameters],
+    local: Sequence[Parameter] = (),
+) -> None:
+    """Compare parameter checksums over ranks and fail naming the first that differs.
+
+    `local` parameters are shards, which differ by design.
+    """
+    skipped = {id(p) for p in local}
+    named = [(n, p) for members in groups.values() for n, p in members if id(p) not in skipped]
+    if ranks.world == 1 or not named:
         return
-    named = [(name, p) for members in groups.values() for name, p in members]
     sums = torch.stack([p.double().sum() for _, p in named] + [p.double().norm() for _, p in named])
     lowest, highest = ranks.min_(sums.clone()), ranks.max_(sums.clone())
     differs = (lowest != highest).tolist()

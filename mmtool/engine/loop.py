@@ -14,8 +14,6 @@ from mmtool.engine.checkpoint import (
     choose_checkpoint,
     load_checkpoint,
     load_weights,
-    save_best,
-    save_checkpoint,
 )
 from mmtool.engine.evaluate import (
     collect,
@@ -27,6 +25,7 @@ from mmtool.engine.evaluate import (
 from mmtool.engine.grads import check_replicas
 from mmtool.engine.metriclog import MetricLog
 from mmtool.engine.optim import learning_rate, set_learning_rate
+from mmtool.engine.saving import Saver
 from mmtool.engine.step import train_step
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.timing import PhaseClock
@@ -40,6 +39,14 @@ _NUM_CHECKED = 8
 Emit = Callable[..., None]
 """Writes one event to the run log: emit(kind, **fields)."""
 
+Beat = Callable[[int], None]
+"""Is told at the beginning of every step which one it is (0-based)."""
+
+
+def no_beat(step: int) -> None:
+    """Tell nobody about a step."""
+    del step
+
 
 @dataclass(slots=True)
 class Fit:
@@ -50,19 +57,27 @@ class Fit:
     checkpoints: Path
     stop: StopRequest
     metrics: MetricLog
+    saver: Saver
+    beat: Beat = no_beat
 
     def save(self) -> None:
-        """Write a checkpoint of the training state."""
+        """Begin to write a checkpoint of the training state."""
         _average_buffers(self.job)
-        if self.job.ranks.is_first:
-            path = save_checkpoint(self.job, self.checkpoints)
-            self.emit("event", what="checkpoint", step=self.job.progress.step, name=path.name)
-        self.job.ranks.barrier()
+        self.saver.save()
 
 
-def fit(job: Job, *, emit: Emit, checkpoints: Path, stop: StopRequest, is_resumed: bool) -> None:
+def fit(
+    job: Job,
+    *,
+    emit: Emit,
+    checkpoints: Path,
+    stop: StopRequest,
+    is_resumed: bool,
+    beat: Beat = no_beat,
+) -> None:
     """Train to the end of the recipe, or until asked to stop; then evaluate on test."""
-    run = Fit(job, emit, checkpoints, stop, MetricLog(PhaseClock(job.device)))
+    saver = Saver(job, checkpoints, emit)
+    run = Fit(job, emit, checkpoints, stop, MetricLog(PhaseClock(job.device)), saver, beat)
     if is_resumed:
         _resume(run)
     else:
@@ -110,11 +125,14 @@ def _train_epoch(run: Fit) -> None:
             _flush(run)
         if should_stop:
             run.save()
+            run.saver.finish()
             raise StoppedResumable(
                 f"stopped by {run.stop.reason or 'another rank'} after step {progress.step}",
                 why="the training state was saved",
                 fix="mmtool train --resume RUN",
             )
+        if progress.step % job.recipe.launch.check_every_steps == 0:
+            check_replicas(job.ranks, job.groups, job.shards.parameters)
         every = config.checkpoint_every_steps
         if every is not None and progress.step % every == 0 and not is_epoch_done:
             run.save()
@@ -154,6 +172,7 @@ def run_step(
     """Run one step with its learning rate, random numbers and timing; give whether to stop."""
     job, progress, clock = run.job, run.job.progress, run.metrics.clock
     config = job.recipe.train
+    run.beat(progress.step)
     # Everything random in a step is a function of the step, so a resume needs no generator state;
     # dropout differs between ranks, what methods draw is the same on all.
     key = fold(config.seed, progress.step + 1)
@@ -184,6 +203,7 @@ def run_step(
 def _flush(run: Fit) -> None:
     """Write the waiting step metrics; fail when too many steps in a row were not finite."""
     progress, config = run.job.progress, run.job.recipe.train
+    run.saver.poll()
     for record in run.metrics.flush():
         run.emit("step", **record)
         progress.bad_steps = progress.bad_steps + 1 if record["skipped"] else 0
@@ -201,7 +221,7 @@ def _flush(run: Fit) -> None:
 def _finish_epoch(run: Fit) -> None:
     """Evaluate, let the method act, keep the best weights, save."""
     job, progress = run.job, run.job.progress
-    check_replicas(job.ranks, job.groups)
+    check_replicas(job.ranks, job.groups, job.shards.parameters)
     _average_buffers(job)
     _evaluate(run, "train", train_sample(job))
     val_rows = job.dataset.rows("val")
@@ -214,16 +234,15 @@ def _finish_epoch(run: Fit) -> None:
     accuracy = job.metrics.get("val.acc", -1.0)
     if accuracy > progress.best_accuracy and job.recipe.train.select == "best":
         progress.best_accuracy, progress.best_epoch = accuracy, progress.epoch - 1
-        if job.ranks.is_first:
-            save_best(job, run.checkpoints)
+        run.saver.save_best()
     run.save()
 
 
 def _finish_run(run: Fit) -> None:
     """Evaluate the selected weights on test, which never selects them."""
     job = run.job
+    run.saver.finish()
     if job.recipe.train.select == "best":
-        job.ranks.barrier()
         path, refused = choose_checkpoint(run.checkpoints, "best")
         for problem in refused:
             run.emit("event", what="warning", message=f"best weights passed over: {problem}")

@@ -1,13 +1,10 @@
-"""What one rank does with a run directory; also the module a launched rank process runs.
+"""What one rank does with a run directory.
 
 Everything a rank needs lies in the run directory, so a resumed rank does exactly the same.
 """
 
-import json
 import os
-import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,12 @@ import torch
 
 from mmtool.config.load import load_recipe
 from mmtool.config.schema import Recipe
+from mmtool.engine import fault
 from mmtool.engine.build import Job, build_job
-from mmtool.engine.distributed import Ranks, choose_device, join, leave
+from mmtool.engine.child import read_launch
+from mmtool.engine.distributed import PeerLost, Ranks, choose_device, join, leave
 from mmtool.engine.loop import fit
+from mmtool.engine.pulse import Pulse
 from mmtool.engine.stop import StopRequest
 from mmtool.errors import MmtoolError
 from mmtool.runlog.events import SCHEMA
@@ -26,24 +26,33 @@ from mmtool.runlog.rundir import RunDir
 from mmtool.runlog.system import SystemSampler
 from mmtool.runlog.writer import EventWriter
 
-LAUNCH_FILE = "launch.json"
 _HEARTBEAT_S = 2.0
 
 
 def run_rank(run: RunDir, stop: StopRequest) -> None:
     """Train the run on this rank until it is done, stopped or failed."""
-    launch = json.loads((run.path / LAUNCH_FILE).read_text(encoding="utf-8"))
+    launch = read_launch(run.path)
     recipe = load_recipe(str(run.resolved_path)).recipe
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(recipe.launch.device, local_rank)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
     set_threads(recipe, device, world)
-    ranks = join(device, timeout_s=recipe.launch.timeout_s)
+    ranks = _join(device, timeout_s=recipe.launch.timeout_s)
     try:
         with EventWriter(run.log_path(ranks.rank)) as writer:
             _train(run, recipe, ranks, writer, launch, stop)
     finally:
         leave(ranks)
+
+
+def _join(device: torch.device, *, timeout_s: float) -> Ranks:
+    try:
+        return join(device, timeout_s=timeout_s)
+    except RuntimeError as err:
+        raise PeerLost(
+            f"the ranks did not find each other: {err}",
+            why="another rank ended, or took longer than launch.timeout_s to start",
+        ) from err
 
 
 def set_threads(recipe: Recipe, device: torch.device, world: int) -> None:
@@ -77,6 +86,21 @@ def _train(
             writer.write(kind, **fields)
         heartbeat.beat()
 
+    pulse, is_told = Pulse(ranks.rank), False
+
+    def beat(step: int) -> None:
+        nonlocal is_told
+        pulse.mark(step)
+        fault.at_step(ranks.rank, step)
+        if stop.is_set and not is_told and ranks.is_first:
+            is_told = True
+            words = f"{stop.reason}: saving at the end of this step (Ctrl-C again to kill)"
+            writer.write("event", what="signal", step=step, message=words)
+
+    if launch.get("restart") and ranks.is_first:
+        restart = launch["restart"]
+        words = f"restart {restart['number']}: {restart['reason']}"
+        writer.write("event", what="restart", message=words, number=restart["number"])
     status, reason = "failed", ""
     with EventWriter(run.system_log_path(ranks.rank)) as system_log:
         sampler = SystemSampler(lambda **f: system_log.write("sys", **f), recipe.log.system_every_s)
@@ -88,6 +112,7 @@ def _train(
                 checkpoints=run.ckpt_dir,
                 stop=stop,
                 is_resumed=bool(launch["is_resumed"]),
+                beat=beat,
             )
             status = "done"
         except MmtoolError as error:
@@ -143,26 +168,3 @@ class _Heartbeat:
         self._next = now + _HEARTBEAT_S
         progress = self._job.progress
         self._run.write_status(step=progress.step, epoch=progress.epoch)
-
-
-def main() -> None:
-    """Run one rank as its own process and report an error as JSON for the launcher."""
-    run = RunDir(Path(sys.argv[1]))
-    code, error = 0, None
-    with StopRequest() as stop:
-        try:
-            run_rank(run, stop)
-        except MmtoolError as err:
-            code, error = err.exit_code, {**err.as_dict(), "trace": ""}
-        except Exception as err:  # noqa: BLE001 - the edge of this process
-            code = 70
-            error = {"kind": type(err).__name__, "what": str(err), "trace": traceback.format_exc()}
-    if error is not None:
-        rank = os.environ.get("RANK", "0")
-        target = run.path / f"error.rank{rank}.json"
-        target.write_text(json.dumps({**error, "time": time.time()}), encoding="utf-8")
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

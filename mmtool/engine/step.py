@@ -17,7 +17,6 @@ from torch import Tensor
 
 from mmtool.data.loader import LoadedShare
 from mmtool.engine.build import Job
-from mmtool.engine.grads import total_norm
 from mmtool.engine.optim import step_if_finite
 from mmtool.engine.timing import PhaseClock
 from mmtool.methods._base import StepContext, cross_entropy
@@ -50,16 +49,23 @@ def train_step(
         sums = _Sums()
         _clear_gradients(job)
         terms_by_name: dict[str, list[Tensor | None]] = {}
-        for whole in share.batches:
-            with clock.phase("forward"):
-                batch = whole if sub.modalities == whole.modalities else whole.only(sub.modalities)
-                outputs, encoded, terms = _forward(job, batch, ctx)
-                _count(job, sums, outputs, encoded, terms, batch, ctx)
-            with clock.phase("backward"):
-                _backward(job, terms, encoded, batch, share.global_size, ctx, terms_by_name)
+        for number, whole in enumerate(share.batches, start=1):
+            batch = whole if sub.modalities == whole.modalities else whole.only(sub.modalities)
+            is_last = number == len(share.batches)
+            with job.replicas.unsynchronised(is_last=is_last):
+                with clock.phase("forward"):
+                    outputs, encoded, terms = _forward(job, batch, ctx)
+                    _count(job, sums, outputs, encoded, terms, batch, ctx)
+                with clock.phase("backward"):
+                    if is_last and not job.method.needs.term_gradients:
+                        job.sync.begin()
+                    _backward(job, terms, encoded, batch, share.global_size, ctx, terms_by_name)
         with clock.phase("sync"):
+            job.shards.collect_gradients()
+            job.replicas.as_sums()
             _restore_combined(job, terms_by_name, ctx)
-            (stop_anywhere,) = job.sync.reduce(sums.values, [stop_anywhere])
+            absent = job.shards.unreached()
+            (stop_anywhere,) = job.sync.reduce(sums.values, [stop_anywhere], absent)
         with clock.phase("optimizer"):
             _publish(sums, ctx, share.global_size)
             _update(job, sub, sums, ctx, share.global_size)
@@ -75,17 +81,26 @@ def _forward(
 ) -> tuple[Outputs, dict[Modality, Tensor], dict[str, Tensor]]:
     """Encode, edit, fuse; losses are computed in float32 outside autocast."""
     model, method = job.model, job.method
-    with job.precision.autocast():
-        encoded = model.encode(batch)
-        edited = method.edit_features(dict(encoded), batch, ctx)
-        logits = model.fuse(edited)
-        unimodal = {}
-        # Ablation costs a fusion per modality; the other ways cost next to nothing, so that the
-        # score of every modality is in the log of every run.
-        if method.needs.unimodal != "none" or model.way != "ablate":
-            unimodal = model.unimodal(encoded, trained=method.needs.trains_heads)
-    outputs = Outputs(edited, logits.float(), {m: z.float() for m, z in unimodal.items()})
-    return outputs, encoded, method.losses(outputs, batch, ctx)
+    kept: list[tuple[Outputs, dict[Modality, Tensor]]] = []
+
+    def compute() -> dict[str, Tensor]:
+        with job.precision.autocast():
+            encoded = model.encode(batch)
+            reached = job.shards.watch(encoded)
+            edited = method.edit_features(dict(reached), batch, ctx)
+            logits = model.fuse(edited)
+            unimodal = {}
+            # Ablation costs a fusion per modality; the other ways cost next to nothing, so that the
+            # score of every modality is in the log of every run.
+            if method.needs.unimodal != "none" or model.way != "ablate":
+                unimodal = model.unimodal(reached, trained=method.needs.trains_heads)
+        outputs = Outputs(edited, logits.float(), {m: z.float() for m, z in unimodal.items()})
+        kept.append((outputs, encoded))
+        return method.losses(outputs, batch, ctx)
+
+    terms = job.replicas.losses(compute)
+    ((outputs, encoded),) = kept
+    return outputs, encoded, terms
 
 
 def _count(
@@ -137,7 +152,8 @@ def _backward(
     if wanted:
         _collect_per_term(job, share, wanted, collected)
     else:
-        job.precision.scaled(job.method.compose(share, ctx)).backward()
+        loss = job.method.compose(share, ctx) + job.shards.tie(encoded)
+        job.precision.scaled(loss).backward()
     probes = job.model.probe(encoded)
     if probes:
         losses = [_weighted(cross_entropy(z, batch.label), batch).sum() for z in probes.values()]
@@ -225,11 +241,11 @@ def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: 
     gradients.generator = ctx.generator
     gradients.forget_edits()
     job.method.edit_grads(gradients, ctx)
-    norm = total_norm(tensors, job.device)
+    norm = gradients.norm_of(trained)
     gradients.apply_edits()
     is_bad = ~torch.isfinite(norm)
     if config.clip_norm is not None:
-        edited_norm = total_norm(tensors, job.device)
+        edited_norm = gradients.norm_of(trained)
         torch._foreach_mul_(tensors, (config.clip_norm / (edited_norm + 1e-6)).clamp(max=1.0))
     remembered = gradients.begin_updates()
     step_if_finite(job.optimizer, is_bad)
@@ -242,6 +258,7 @@ def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: 
 
 
 def _clear_gradients(job: Job) -> None:
+    job.shards.clear_gradients()
     for members in job.groups.values():
         for _, parameter in members:
             parameter.grad = None

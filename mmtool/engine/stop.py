@@ -6,16 +6,24 @@ import threading
 import time
 from types import FrameType
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that ask a run to save and stop."""
+
+FORCED_CODE = 130
 # Launchers may deliver one Ctrl-C twice within milliseconds; a person needs longer.
 _SECOND_PRESS_S = 0.3
 
 
 class StopRequest:
-    """Notes SIGINT, SIGTERM and SIGUSR1 while active; a second SIGINT ends the process at once."""
+    """Notes SIGINT, SIGTERM and SIGUSR1 while active; a second SIGINT means: now.
 
-    def __init__(self) -> None:
+    The second one ends the process at once, or with `ends_process=False` sets `is_forced`.
+    """
+
+    def __init__(self, *, ends_process: bool = True) -> None:
         self.reason: str | None = None
+        self.is_forced = False
+        self._ends_process = ends_process
         self._asked_at = 0.0
         self._previous: dict[int, object] = {}
 
@@ -26,8 +34,10 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in _STOPPING:
+            for number in STOPPING:
                 self._previous[number] = signal.signal(number, self._note)
+            # A launcher blocks them until here: one that arrives meanwhile is delivered now.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,6 +49,8 @@ class StopRequest:
         now = time.monotonic()
         if self.reason == "SIGINT" and number == signal.SIGINT:
             if now - self._asked_at > _SECOND_PRESS_S:
-                os._exit(130)
+                self.is_forced = True
+                if self._ends_process:
+                    os._exit(FORCED_CODE)
             return
         self.reason, self._asked_at = signal.Signals(number).name, now

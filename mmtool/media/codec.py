@@ -1,11 +1,12 @@
 """The general decoder, torchcodec, loaded when the first file needs it."""
 
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from mmtool.media.container import read_bytes, where
+from mmtool.media.container import opened, read_bytes, where
 from mmtool.media.failure import MediaError
 from mmtool.media.spec import Source
 
@@ -52,8 +53,28 @@ def opens(decoder: Callable[..., Any], content: str | bytes, **options: Any) -> 
 
 def unreadable(source: Source, error: Exception, kind: str | None) -> MediaError:
     """Explain a decoder's refusal."""
+    if kind == "mp4" and not _has_index(source):
+        message = f"{where(source)}: the index of the file (moov) is missing: the download was "
+        return MediaError("decode-error", message + "cut short; fetch it again")
     lines = str(error).strip().splitlines()
     # The useful part follows the decoder's own source location.
     told = lines[0].split(".cpp:")[-1].lstrip("0123456789, ") if lines else type(error).__name__
     looks = f"looks like {kind}" if kind else "is of no known kind"
     return MediaError("decode-error", f"{where(source)}: {looks} but does not decode: {told}")
+
+
+def _has_index(source: Source) -> bool:
+    """Walk the boxes of an mp4 file: size and name, then the content."""
+    with opened(source) as file:
+        at = 0
+        while len(head := file.read(16)) >= 8:
+            size, name = struct.unpack(">I4s", head[:8])
+            if name == b"moov":
+                return True
+            if size == 1 and len(head) == 16:
+                size = struct.unpack(">Q", head[8:])[0]
+            if size < 8:
+                return False
+            at += size
+            file.seek(at)
+    return False

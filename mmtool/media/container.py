@@ -68,6 +68,13 @@ def blocks(source: Source) -> Iterator[bytes]:
             yield block
 
 
+@contextmanager
+def opened(source: Source) -> Iterator[IO[bytes]]:
+    """Open a file or a member of a zip archive for reading."""
+    with _explained(source), _opened(source) as file:
+        yield file
+
+
 def _opened(source: Source) -> IO[bytes]:
     if source.member is None:
         return source.path.open("rb")
@@ -79,7 +86,12 @@ def _archive(path: Path) -> zipfile.ZipFile:
     key = (str(path), status.st_mtime_ns, status.st_size)
     handles = _archives.handles
     if key not in handles:
-        handles[key] = zipfile.ZipFile(path)
+        try:
+            handles[key] = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            message = f"{path}: the zip archive is incomplete or none at all ({error})"
+            advice = "; its download was cut short, fetch it again or join its parts"
+            raise MediaError("not-media", message + advice) from error
         while len(handles) > _OPEN_ARCHIVES_PER_THREAD:
             handles.popitem(last=False)[1].close()
     handles.move_to_end(key)
@@ -98,7 +110,7 @@ def _explained(source: Source) -> Iterator[None]:
     except IsADirectoryError as error:
         raise MediaError("not-media", f"{place}: is a folder, a file was expected") from error
     except zipfile.BadZipFile as error:
-        message = f"{place}: not a readable zip archive ({error}); download it again"
+        message = f"{place}: damaged inside its archive ({error}); download it again"
         raise MediaError("decode-error", message) from error
     except (OSError, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
         # zipfile raises the last two for encrypted members and unknown compression.

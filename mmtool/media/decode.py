@@ -5,26 +5,21 @@ May be called from many threads at once; the decoders release Python's lock whil
 
 from importlib.metadata import PackageNotFoundError, version
 
-import numpy as np
-
 from mmtool.media.audio import decode_audio
 from mmtool.media.failure import MediaError as MediaError
+from mmtool.media.folder import decode_folder
 from mmtool.media.image import decode_image, decode_record
-from mmtool.media.raw import IMAGES, recognise
-from mmtool.media.records import AnyArray
+from mmtool.media.kinds import IMAGES, recognise
 from mmtool.media.series import decode_series
-from mmtool.media.spec import AudioSpec, FramesSpec, SeriesSpec, Source, Spec
+from mmtool.media.spec import AudioSpec, Decoded, FramesSpec, SeriesSpec, Source, Spec
 from mmtool.media.text import decode_text
 from mmtool.media.video import decode_video
 
-# 1e-4 of full scale.
-SILENCE_PEAK = 3
-_CLIPPED_SHARE = 1e-3
 _DECODERS = ("numpy", "torchcodec", "opencv-python-headless")
 
 
-def decode(source: Source, spec: Spec) -> AnyArray:
-    """Give the array a spec describes; raises `MediaError` when the source does not hold it.
+def decode(source: Source, spec: Spec) -> Decoded:
+    """Give the array a spec describes, with facts; raises `MediaError` when it is not there.
 
     A wave int16 [sample], frames uint8 [frame, channel, height, width] without the first axis
     when it is one frame, a series float [time, channel], token ids int32 [token]. A feature that
@@ -37,16 +32,7 @@ def decode(source: Source, spec: Spec) -> AnyArray:
         return _decode_frames(source, spec)
     if isinstance(spec, SeriesSpec):
         return decode_series(source, spec)
-    return decode_text(source, spec)
-
-
-def flags(array: AnyArray, spec: Spec) -> list[str]:
-    """Say what is odd about an array that is nevertheless worth keeping."""
-    if isinstance(spec, AudioSpec):
-        return _wave_flags(array)
-    if isinstance(spec, FramesSpec | SeriesSpec) and array.size:
-        return ["constant"] if (array == array.flat[0]).all() else []
-    return []
+    return Decoded(decode_text(source, spec))
 
 
 def versions() -> dict[str, str]:
@@ -60,25 +46,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _decode_frames(source: Source, spec: FramesSpec) -> AnyArray:
-    if source.row is not None:
+def _decode_frames(source: Source, spec: FramesSpec) -> Decoded:
+    if source.row is not None or source.key is not None:
         return decode_record(source, spec)
-    if recognise(source) in IMAGES:
-        return decode_image(source, spec)
-    frames = decode_video(source, spec)
-    return frames[0] if spec.num_frames == 1 else frames
-
-
-def _wave_flags(wave: AnyArray) -> list[str]:
-    if not wave.size:
-        return []
-    low, high = int(wave.min()), int(wave.max())
-    found = []
-    if low == high or (high <= SILENCE_PEAK and low >= -SILENCE_PEAK):
-        found.append("silent")
-    elif np.count_nonzero((wave == 32767) | (wave == -32768)) > _CLIPPED_SHARE * wave.size:
-        found.append("clipped")
-    return found
+    if source.member is None and (spec.channels == 2 or source.path.is_dir()):
+        found = decode_folder(source, spec)
+    else:
+        kind = recognise(source)
+        if kind in IMAGES and (kind != "gif" or spec.num_frames == 1):
+            return decode_image(source, spec, kind)
+        found = decode_video(source, spec, kind)
+    return Decoded(found.array[0], found.facts) if spec.num_frames == 1 else found
 
 
 def _refuse_row(source: Source) -> None:

@@ -13,6 +13,7 @@ Reason: TypeAlias = Literal[
     "lfs-pointer",
     "empty",
     "codec-missing",
+    "no-data",
 ]
 
 

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from mmtool.media.container import read_bytes, where
 from mmtool.media.failure import MediaError
+from mmtool.media.kinds import recognised
+from mmtool.media.records import AnyArray, read_record
 from mmtool.media.records import read_idx as read_idx
-from mmtool.media.records import read_record
-from mmtool.media.spec import FramesSpec, Source
+from mmtool.media.spec import Decoded, FramesSpec, MediaFacts, Source
 
 Picture = NDArray[np.uint8]
 
@@ -28,29 +29,55 @@ def opencv() -> ModuleType:
     return cv2
 
 
-def decode_image(source: Source, spec: FramesSpec) -> Picture:
-    """Give an image file as [channels, height, width]."""
+def decode_image(source: Source, spec: FramesSpec, kind: str | None = None) -> Decoded:
+    """Give an image file, or the first picture of an animation, as [channels, height, width]."""
     _refuse_many(source, spec)
-    content = np.frombuffer(read_bytes(source), np.uint8)
+    return _decoded(read_picture(source), spec, kind)
+
+
+def read_picture(source: Source) -> Picture:
+    """Give an image file upright as [height, width, RGB], its colours and depth reduced to RGB."""
+    content = read_bytes(source)
     cv2 = opencv()
     try:
-        picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise MediaError("decode-error", f"{where(source)}: {error}") from error
     if picture is None:
+        recognised(source, content[:512])
         message = f"{where(source)}: OpenCV cannot decode it; it may be truncated"
         raise MediaError("decode-error", message)
-    return fitted(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), spec)
+    upright: Picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return upright
 
 
-def decode_record(source: Source, spec: FramesSpec) -> Picture:
+def decode_record(source: Source, spec: FramesSpec) -> Decoded:
     """Give one picture of an idx or npy file as [channels, height, width]."""
     _refuse_many(source, spec)
     record = read_record(source)
+    if record.shape == (spec.height * spec.width,):
+        record = record.reshape(spec.height, spec.width)
+    if spec.value_range is not None and record.dtype.kind in "fiu":
+        if not np.isfinite(record).all():
+            raise MediaError("non-finite", f"{where(source)}: the picture holds NaN or infinity")
+        record = _scaled(record, spec.value_range)
     if record.dtype != np.uint8 or not (record.ndim == 2 or record.shape[2:] in ((1,), (3,))):
         message = f"{where(source)}: {record.dtype} {list(record.shape)} is not a uint8 picture"
         raise MediaError("decode-error", message)
-    return fitted(record, spec)
+    return _decoded(record, spec, None)
+
+
+def _decoded(picture: Picture, spec: FramesSpec, kind: str | None) -> Decoded:
+    height, width = picture.shape[:2]
+    found = fitted(picture, spec)
+    flags = ("constant",) if is_constant(found) else ()
+    return Decoded(found, MediaFacts(codec=kind, width=width, height=height, flags=flags))
+
+
+def is_constant(frames: Picture) -> bool:
+    """Say whether all values are the same; mostly the first few settle it."""
+    values = frames.reshape(-1)
+    return bool((values[:256] == values[0]).all() and (values == values[0]).all())
 
 
 def fitted(picture: Picture, spec: FramesSpec) -> Picture:
@@ -73,6 +100,14 @@ def fitted(picture: Picture, spec: FramesSpec) -> Picture:
     if picture.shape[2] != spec.channels:
         picture = np.repeat(picture, spec.channels, axis=2)
     return np.ascontiguousarray(picture.transpose(2, 0, 1))
+
+
+def _scaled(record: AnyArray, value_range: tuple[float, float]) -> Picture:
+    low, high = value_range
+    if high <= low:
+        return np.zeros(record.shape, np.uint8)
+    scaled = (record.astype(np.float64) - low) * (255.0 / (high - low))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def _refuse_many(source: Source, spec: FramesSpec) -> None:

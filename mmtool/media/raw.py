@@ -3,94 +3,78 @@
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from mmtool.media.container import FileKey, blocks, file_key, read_head, where
+from mmtool.media.container import FileKey, blocks, file_key, read_head
 from mmtool.media.container import read_bytes as read_bytes
 from mmtool.media.failure import MediaError
-from mmtool.media.records import NPY_MAGIC, read_record
+from mmtool.media.folder import pictures_in
+from mmtool.media.kinds import WRITTEN
+from mmtool.media.kinds import recognise as recognise
+from mmtool.media.kinds import sniff as sniff
+from mmtool.media.records import read_record
 from mmtool.media.spec import Source
 
-IMAGES = frozenset({"jpeg", "png", "bmp", "webp"})
-NOT_MEDIA = frozenset({"html", "xml", "text", "pdf", "zip", "gzip"})
+Glance: TypeAlias = Literal["found", "missing", "empty", "lfs-pointer", "not-media"]
 
-_LFS_POINTER = b"version https://git-lfs"
-_PREFIXES = (
-    (_LFS_POINTER, "lfs-pointer"),
-    (b"fLaC", "flac"),
-    (b"OggS", "ogg"),
-    (b"ID3", "mp3"),
-    (b"FLV\x01", "flv"),
-    (b"\x1aE\xdf\xa3", "mkv"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"GIF8", "gif"),
-    (b"BM", "bmp"),
-    (NPY_MAGIC, "npy"),
-    (b"%PDF", "pdf"),
-    (b"PK\x03\x04", "zip"),
-    (b"PK\x05\x06", "zip"),
-    (b"\x1f\x8b", "gzip"),
-    (b"\x00\x00\x01\xba", "mpeg"),
-    (b"\x00\x00\x01\xb3", "mpeg"),
-)
-_RIFF_KINDS = {b"WAVE": "wav", b"AVI ": "avi", b"WEBP": "webp"}
-_HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body")
-_PRINTABLE = bytes(range(32, 127)) + b"\t\n\r\f" + bytes(range(128, 256))
-_FIXES = {
-    "html": "the download gave a web page; fetch the file again",
-    "xml": "the download gave an error answer; fetch the file again",
-    "zip": "unpack it, or name a member of the archive",
-    "gzip": "unpack it with gunzip",
-}
+# What is never text, so that words at its begin are the answer of a server.
+_BINARY_SUFFIXES = (
+    ".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4", ".flv", ".avi", ".mkv", ".mov", ".mpg",
+    ".webm", ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".npy", ".gz", ".zip",
+)  # fmt: skip
 
 
-def sniff(first_bytes: bytes) -> str | None:
-    """Say what a file is by its first bytes, whatever its name; None when they tell nothing."""
-    head = first_bytes
-    # A bare "BM" may open a text; the reserved bytes of a bitmap's header are zero.
-    if head[:2] == b"BM" and head[6:10] != bytes(4):
-        return _sniff_text(head)
-    for prefix, kind in _PREFIXES:
-        if head.startswith(prefix):
-            return kind
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] in _RIFF_KINDS:
-        return _RIFF_KINDS[head[8:12]]
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        return "mp4"
-    if len(head) > 188 and head[0] == head[188] == 0x47:
-        return "mpegts"
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06:
-        return "mp3"
-    if len(head) > 3 and head[:2] == b"\0\0" and head[2] in range(0x08, 0x0F) and head[3] in (1, 3):
-        return "idx"
-    return _sniff_text(head)
-
-
-def recognise(source: Source, *, text_is_fine: bool = False) -> str | None:
-    """Sniff a source, refusing pointers, empty files and what no decoder should be given."""
-    head = read_head(source)
-    place = where(source)
+def glance(source: Source) -> Glance:
+    """Say from the first bytes whether a source can be what its name promises; never raises."""
+    if source.text is not None:
+        return "found"
+    try:
+        if source.member is None and source.path.is_dir():
+            return "found" if source.read is not None or pictures_in(source.path) else "empty"
+        head = read_head(source)
+    except MediaError as error:
+        return "missing" if error.reason == "missing" else "not-media"
     if not head:
-        raise MediaError("empty", f"{place}: the file is empty; fetch it again")
+        return "empty"
     kind = sniff(head)
     if kind == "lfs-pointer":
-        message = f"{place}: is a git-lfs pointer, not the file itself; run `git lfs pull` there"
-        raise MediaError("lfs-pointer", message)
-    if kind in NOT_MEDIA and not (text_is_fine and kind in {"text", "xml"}):
-        start = head[:40].decode("utf-8", "replace")
-        advice = f"; {_FIXES[kind]}" if kind in _FIXES else ""
-        message = f"{place}: not media but {kind}, it starts with {start!r}{advice}"
-        raise MediaError("not-media", message)
-    return kind
+        return "lfs-pointer"
+    suffix = Path(source.member or source.path).suffix.lower()
+    wrong = kind == "html" or (kind in (*WRITTEN, "pdf") and suffix in _BINARY_SUFFIXES)
+    return "not-media" if wrong else "found"
 
 
 def fingerprint(source: Source) -> str:
-    """Give the sha256 of what a source holds: its text, its record, or the content of its file."""
+    """Give the sha256 of what a source holds: its text, its record, or the content of its files.
+
+    A folder is told apart by the names and sizes of its pictures and the content of three.
+    """
     if source.text is not None:
         return hashlib.sha256(source.text.encode("utf-8", "surrogatepass")).hexdigest()
-    if source.row is not None:
-        return hashlib.sha256(read_record(source).tobytes()).hexdigest()
-    return _content_hash(file_key(source.path), source.member)
+    paths = (source.path, *source.parts)
+    found = [_one_fingerprint(source, path) for path in paths]
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def _one_fingerprint(source: Source, path: Path) -> str:
+    if source.read is None and (source.row is not None or source.key is not None):
+        record = read_record(Source(path, source.member, source.row, key=source.key))
+        return hashlib.sha256(record.tobytes()).hexdigest()
+    if source.member is None and path.is_dir():
+        return _folder_hash(path)
+    return _content_hash(file_key(path), source.member)
+
+
+def _folder_hash(folder: Path) -> str:
+    pictures = pictures_in(folder)
+    if not pictures:
+        raise MediaError("not-media", f"{folder}: is a folder without pictures")
+    digest = hashlib.sha256()
+    for path in pictures:
+        digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
+    for path in (*pictures[:1], *pictures[len(pictures) // 2 :][:1], *pictures[-1:]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 # Several clips are often cut from one long file, which should be hashed once.
@@ -100,16 +84,3 @@ def _content_hash(key: FileKey, member: str | None) -> str:
     for block in blocks(Source(Path(key[0]), member)):
         digest.update(block)
     return digest.hexdigest()
-
-
-def _sniff_text(head: bytes) -> str | None:
-    if not head or head.translate(None, _PRINTABLE):
-        return None
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start.startswith(_HTML_STARTS):
-        return "html"
-    if start.startswith(b"<?xml"):
-        return "html" if b"<html" in start else "xml"
-    # High bytes alone are no sign of text: demand that most of it is ASCII.
-    is_ascii = sum(byte < 128 for byte in head)
-    return "text" if is_ascii >= 0.7 * len(head) else None

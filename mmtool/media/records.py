@@ -1,29 +1,30 @@
-"""Containers of many records in one file: idx (MNIST and its kin) and npy."""
+"""Containers of many records in one file: idx (MNIST and its kin), npy, pickles, text tables."""
 
 import gzip
 import io
 import math
 import struct
-import threading
+import warnings
 import zlib
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtool.media.container import FileKey, file_key, read_bytes, where
+from mmtool.media.container import file_key, read_bytes, where
 from mmtool.media.failure import MediaError
+from mmtool.media.kept import Kept
+from mmtool.media.kinds import sniff
+from mmtool.media.pickles import pickled, read_pickle
 from mmtool.media.spec import Source
 
 AnyArray: TypeAlias = NDArray[Any]
 
-NPY_MAGIC = b"\x93NUMPY"
 _GZIP_MAGIC = b"\x1f\x8b"
 # Third byte of an idx file, http://yann.lecun.com/exdb/mnist; numbers are big-endian.
 _IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_load_once = threading.Lock()
+_KEPT_BYTES = 1 << 30
 
 
 def read_idx(path: Path) -> AnyArray:
@@ -32,9 +33,9 @@ def read_idx(path: Path) -> AnyArray:
 
 
 def read_record(source: Source) -> AnyArray:
-    """Give record `source.row` of an idx or npy file."""
-    if source.row is None:
-        raise ValueError("the source names no row")
+    """Give record `source.row` of a file of records, or what a pickle holds under `source.key`."""
+    if source.key is not None or source.row is None:
+        return np.asarray(pickled(source))
     records = _cached(source)
     if not 0 <= source.row < len(records):
         raise MediaError("missing", f"{where(source)}: the file holds {len(records):,} records")
@@ -77,20 +78,55 @@ def parse_idx(content: bytes, place: str) -> AnyArray:
     return np.frombuffer(content, dtype, offset=start).reshape(shape)
 
 
+def parse_rows(content: bytes, place: str) -> NDArray[np.float32]:
+    """Give the numbers of a text without header, one record per line, blanks or commas between."""
+    content = content.replace(b",", b" ").rstrip() + b"\n"
+    width = _columns(content, place)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)
+            numbers = np.fromstring(content.decode("ascii"), np.float64, sep=" ")
+    except (ValueError, DeprecationWarning) as error:
+        message = f"{place}: not a table of numbers alone ({error})"
+        raise MediaError("decode-error", message) from error
+    return numbers.astype(np.float32).reshape(-1, width)
+
+
+def _columns(content: bytes, place: str) -> int:
+    """Count the words of every line at once: in a table they are equally many."""
+    is_blank = np.frombuffer(content, np.uint8) <= ord(" ")
+    begins = np.flatnonzero(~is_blank & np.concatenate([[True], is_blank[:-1]]))
+    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
+    counts = np.diff(np.searchsorted(begins, ends), prepend=0)
+    counted = counts[counts > 0]
+    if not len(counted):
+        raise MediaError("empty", f"{place}: the table has no rows")
+    if (counted != counted[0]).any():
+        line = int(np.flatnonzero((counts > 0) & (counts != counted[0]))[0])
+        message = f"{place}:{line + 1}: {counts[line]} columns, the rows above have {counted[0]}"
+        raise MediaError("decode-error", message)
+    return int(counted[0])
+
+
 def _cached(source: Source) -> AnyArray:
     key = file_key(source.path)
-    # Without the lock every thread of the pool would unpack the same file at the start.
-    with _load_once:
-        return _load(key, source.member)
+    return _kept.get((key, source.member), lambda: _load(source))
 
 
-@lru_cache(maxsize=8)
-def _load(key: FileKey, member: str | None) -> AnyArray:
-    source = Source(Path(key[0]), member)
-    content = read_bytes(source)
-    parse = parse_npy if content.startswith(NPY_MAGIC) else parse_idx
-    array = parse(content, where(source))
+def _load(source: Source) -> AnyArray:
+    content = read_bytes(Source(source.path, source.member))
+    place = where(Source(source.path, source.member))
+    kind = sniff(content[:512])
+    if kind == "text":
+        array: AnyArray = parse_rows(content, place)
+    elif kind == "pickle":
+        array = np.asarray(read_pickle(source.path, member=source.member))
+    else:
+        array = (parse_npy if kind == "npy" else parse_idx)(content, place)
     if array.ndim == 0:
-        raise MediaError("decode-error", f"{where(source)}: a single number has no records")
+        raise MediaError("decode-error", f"{place}: a single number has no records")
     array.flags.writeable = False
     return array
+
+
+_kept: Kept[AnyArray] = Kept(_KEPT_BYTES, lambda array: array.nbytes)

@@ -1,45 +1,92 @@
-"""Series of numbers, [time, channel], from csv and npy."""
+"""Series of numbers, [time, channel], from recordings, pickles, csv and npy."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmtool.media.container import read_bytes, where
 from mmtool.media.failure import MediaError
-from mmtool.media.raw import recognise
+from mmtool.media.kinds import WRITTEN, recognise
+from mmtool.media.recordings import window_of
 from mmtool.media.records import AnyArray, parse_npy, read_record
-from mmtool.media.spec import SeriesSpec, Source
+from mmtool.media.spec import Decoded, MediaFacts, SeriesSpec, Source
 from mmtool.media.text import read_text
 
 _MISSING_WORDS = frozenset({"", "na", "n/a", "null", "none", "?"})
 
 
-def decode_series(source: Source, spec: SeriesSpec) -> AnyArray:
-    """Give the finite numbers of a csv or npy file as [time, channel]."""
-    place = where(source)
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Numbers [time, channel], and what a message needs to name one of them."""
+
+    values: NDArray[np.float64]
     names: Sequence[str] = ()
-    first_line = 0
-    if source.row is not None:
-        values = _plane(read_record(source), place)
-    elif recognise(source, text_is_fine=True) == "npy":
-        values = _plane(parse_npy(read_bytes(source), place), place)
+    first_line: int = 0
+
+
+def decode_series(source: Source, spec: SeriesSpec) -> Decoded:
+    """Give the finite numbers of a recording, a pickle, a csv or an npy file as [time, channel]."""
+    place = where(source)
+    flags: list[str] = []
+    rate_hz = None
+    if source.read is not None:
+        values, found = window_of(source, spec)
+        table = _Table(values)
+        rate_hz = found.rate_hz
+        flags += ["unsorted-times"] if found.was_unsorted else []
     else:
-        values, names, first_line = parse_csv(read_text(source), place)
-    values = values[: spec.max_steps]
+        table = _joined([_read(one, spec) for one in _each(source)], place)
+    values = table.values[: spec.max_steps]
     if not len(values):
         raise MediaError("too-short", f"{place}: the series has no rows")
-    _refuse_non_finite(values, names, first_line, place)
+    finite = np.isfinite(values)
+    if not finite.all():
+        if not spec.replace_non_finite:
+            _refuse_non_finite(table, place)
+        values = np.where(finite, values, 0.0)
+        flags.append("replaced")
     with np.errstate(over="ignore"):
         stored = values.astype(spec.dtype)
     if not np.isfinite(stored).all():
         largest = np.abs(values).max()
         message = f"{place}: {largest:g} is too large for {spec.dtype}; scale the series"
         raise MediaError("non-finite", message)
-    return stored
+    if (stored == stored.flat[0]).all():
+        flags.append("constant")
+    return Decoded(stored, MediaFacts(rate_hz=rate_hz, flags=tuple(flags)))
 
 
-def parse_csv(text: str, place: str) -> tuple[NDArray[np.float64], tuple[str, ...], int]:
+def _each(source: Source) -> list[Source]:
+    return [source, *(replace(source, path=part, parts=()) for part in source.parts)]
+
+
+def _read(source: Source, spec: SeriesSpec) -> _Table:
+    place = where(source)
+    if source.row is not None or source.key is not None:
+        return _Table(_plane(read_record(source), place))
+    kind = recognise(source, fine=(*WRITTEN, "pickle"))
+    if kind == "pickle":
+        return _Table(_plane(read_record(source), place))
+    if kind == "npy":
+        return _Table(_plane(parse_npy(read_bytes(source), place), place))
+    return _Table(*parse_csv(read_text(source), place, nan_is_fine=spec.replace_non_finite))
+
+
+def _joined(tables: Sequence[_Table], place: str) -> _Table:
+    if len(tables) == 1:
+        return tables[0]
+    lengths = [len(table.values) for table in tables]
+    if len(set(lengths)) > 1:
+        message = f"{place}: its parts have {lengths} steps, those of one sample are equal"
+        raise MediaError("decode-error", message)
+    return _Table(np.concatenate([table.values for table in tables], axis=1))
+
+
+def parse_csv(
+    text: str, place: str, *, nan_is_fine: bool = False
+) -> tuple[NDArray[np.float64], tuple[str, ...], int]:
     """Give the numbers of a table, the names in its header, and the line they begin on."""
     numbered = [
         (number, line.strip(" \r"))
@@ -63,11 +110,11 @@ def parse_csv(text: str, place: str) -> tuple[NDArray[np.float64], tuple[str, ..
         if len(fields) != width:
             message = f"{place}:{number}: {len(fields)} columns, the rows above have {width}"
             raise MediaError("decode-error", message)
-    return _numbers(rows, names, place), names, rows[0][0]
+    return _numbers(rows, names, place, nan_is_fine), names, rows[0][0]
 
 
 def _numbers(
-    rows: Sequence[tuple[int, Sequence[str]]], names: Sequence[str], place: str
+    rows: Sequence[tuple[int, Sequence[str]]], names: Sequence[str], place: str, nan_is_fine: bool
 ) -> NDArray[np.float64]:
     values = np.empty((len(rows), len(rows[0][1])))
     for index, (number, fields) in enumerate(rows):
@@ -76,22 +123,19 @@ def _numbers(
             if value is None:
                 at = f"{place}:{number}: {_column(column, names)}"
                 raise MediaError("decode-error", f"{at} is {field!r}, not a number")
-            if not np.isfinite(value):
+            if not nan_is_fine and not np.isfinite(value):
                 at = f"{place}:{number}: {_column(column, names)}"
                 raise MediaError("non-finite", f"{at} is {field or 'empty'!r}")
             values[index, column] = value
     return values
 
 
-def _refuse_non_finite(
-    values: NDArray[np.float64], names: Sequence[str], first_line: int, place: str
-) -> None:
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        row, column = bad[0].tolist()
-        found = values[row, column]
-        message = f"{place}: row {row + first_line} {_column(column, names)} is {found}"
-        raise MediaError("non-finite", f"{message} ({len(bad):,} such values)")
+def _refuse_non_finite(table: _Table, place: str) -> None:
+    bad = np.argwhere(~np.isfinite(table.values))
+    row, column = bad[0].tolist()
+    found = table.values[row, column]
+    message = f"{place}: row {row + table.first_line} {_column(column, table.names)} is {found}"
+    raise MediaError("non-finite", f"{message} ({len(bad):,} such values)")
 
 
 def _plane(array: AnyArray, place: str) -> NDArray[np.float64]:

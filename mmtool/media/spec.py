@@ -108,6 +108,8 @@ class FramesSpec:
     width: int = 341
     channels: Literal[1, 2, 3] = 3
     """2 is optical flow: the horizontal part in the source's path, the vertical in its `parts`."""
+    value_range: tuple[float, float] | None = None
+    """The numbers of a record that become 0 and 255; unset takes uint8 as it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from mmtool.media import codec
 from mmtool.media.container import read_bytes, where
 from mmtool.media.failure import MediaError
-from mmtool.media.image import Picture, fitted, opencv
-from mmtool.media.raw import recognise
-from mmtool.media.spec import FramesSpec, Source
+from mmtool.media.image import Picture, fitted, is_constant, opencv
+from mmtool.media.kinds import recognise
+from mmtool.media.spec import Decoded, FramesSpec, MediaFacts, Source
 
 # Containers round time stamps; a time on a border belongs to the frame that begins there.
 _ROUNDING_S = 1e-6
 _PROBED_FRAMES = 120
+_LONGEST_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,8 @@ class MediaInfo:
     """Frames do not come at equal distances, so a frame's number does not tell its time."""
 
 
-def decode_video(source: Source, spec: FramesSpec) -> Picture:
+def decode_video(source: Source, spec: FramesSpec, kind: str | None = None) -> Decoded:
     """Give frames [num_frames, channels, height, width] shown at the centres of equal segments."""
-    kind = recognise(source)
     try:
         found = _by_torchcodec(source, spec, kind)
     except MediaError as refusal:
@@ -95,7 +95,7 @@ def segment_centres(source: Source, num_frames: int, duration_s: float) -> NDArr
     return np.minimum(centres + _ROUNDING_S, np.nextafter(duration_s, 0.0))
 
 
-def _by_torchcodec(source: Source, spec: FramesSpec, kind: str | None) -> Picture:
+def _by_torchcodec(source: Source, spec: FramesSpec, kind: str | None) -> Decoded:
     decoders = codec.decoders(where(source))
     content = codec.handle(source)
     try:
@@ -107,34 +107,74 @@ def _by_torchcodec(source: Source, spec: FramesSpec, kind: str | None) -> Pictur
         raise codec.unreadable(source, error, kind) from error
     except RuntimeError as error:
         raise codec.unreadable(source, error, kind) from error
-    begin_s = float(decoder.metadata.begin_stream_seconds)
-    duration_s = float(decoder.metadata.end_stream_seconds) - begin_s
+    told = decoder.metadata
+    begin_s = float(told.begin_stream_seconds)
+    duration_s = float(told.end_stream_seconds) - begin_s
+    if not told.num_frames_from_content or abs(begin_s) > _LONGEST_S:
+        # A picture of the record beside its sound has no place in time.
+        raise MediaError("no-video", f"{where(source)}: has a cover picture but no video stream")
     times = segment_centres(source, spec.num_frames, duration_s)
     last_s = np.nextafter(begin_s + duration_s, 0.0)
     try:
         shown = decoder.get_frames_played_at(np.minimum(begin_s + times, last_s).tolist())
     except (RuntimeError, IndexError) as error:
         raise codec.unreadable(source, error, kind) from error
-    return np.stack([fitted(frame, spec) for frame in shown.data.numpy()])
+    frames = np.stack([fitted(frame, spec) for frame in shown.data.numpy()])
+    step_s = duration_s / told.num_frames_from_content
+    # A stream of flv never says how long it is, only the file does.
+    is_untold = told.duration_seconds_from_header is None and kind != "flv"
+    flags = ["no-duration"] if is_untold else []
+    flags += ["constant"] if is_constant(frames) else []
+    return Decoded(
+        frames,
+        MediaFacts(
+            codec=told.codec,
+            duration_s=duration_s,
+            fps=told.average_fps_from_header or 1.0 / step_s,
+            width=told.width,
+            height=told.height,
+            variable_rate=_looks_variable(shown.duration_seconds.numpy(), step_s),
+            flags=tuple(flags),
+        ),
+    )
 
 
-def _by_opencv(source: Source, spec: FramesSpec) -> Picture:
+def _looks_variable(shown_s: NDArray[np.float64], average_s: float) -> bool:
+    """Judge by the frames at hand: where the rate varies, few last as long as the average."""
+    uneven = np.abs(shown_s - average_s) > max(0.002, 0.2 * average_s)
+    return bool(2 * np.count_nonzero(uneven) > len(shown_s))
+
+
+def _by_opencv(source: Source, spec: FramesSpec) -> Decoded:
     """Read the stream twice, for the times and for the wanted frames: seeking is not exact."""
     with _as_file(source) as path:
         stamps, step_s = _time_stamps(path, where(source))
         times = segment_centres(source, spec.num_frames, float(stamps[-1]) + step_s)
         wanted = np.maximum(np.searchsorted(stamps, times, side="right") - 1, 0)
         frames: dict[int, Picture] = {}
+        size = (0, 0)
         with _capture(path, where(source)) as capture:
             for index in range(int(wanted[-1]) + 1):
                 if not capture.grab():
                     break
                 if index in wanted:
                     frame = capture.retrieve()[1]
+                    size = frame.shape[:2]
                     frames[index] = fitted(frame[:, :, ::-1].copy(), spec)
     if len(frames) != len(set(wanted.tolist())):
         raise MediaError("decode-error", f"{where(source)}: OpenCV lost frames it had counted")
-    return np.stack([frames[int(index)] for index in wanted])
+    found = np.stack([frames[int(index)] for index in wanted])
+    height, width = size
+    duration_s = float(stamps[-1]) + step_s
+    facts = MediaFacts(
+        duration_s=duration_s,
+        fps=len(stamps) / duration_s,
+        width=width,
+        height=height,
+        variable_rate=_is_uneven(stamps),
+        flags=("constant",) if is_constant(found) else (),
+    )
+    return Decoded(found, facts)
 
 
 def _time_stamps(path: str, place: str) -> tuple[NDArray[np.float64], float]:
@@ -181,11 +221,16 @@ def _is_variable(video: Any) -> bool:
     """Compare the distances of the first frames, allowing for time stamps in milliseconds."""
     num_frames = int(video.metadata.num_frames)
     stamps = [video.get_frame_at(i).pts_seconds for i in range(min(num_frames, _PROBED_FRAMES))]
+    average_s = float(video.metadata.duration_seconds) / num_frames
+    return _is_uneven(np.asarray(stamps), average_s)
+
+
+def _is_uneven(stamps: NDArray[np.float64], average_s: float | None = None) -> bool:
     if len(stamps) < 3:
         return False
     steps = np.diff(stamps)
     usual_s = float(np.median(steps))
     uneven = np.abs(steps - usual_s) > max(0.002, 0.2 * usual_s)
-    average_s = float(video.metadata.duration_seconds) / num_frames
+    average_s = float(np.mean(steps)) if average_s is None else average_s
     # One odd frame is a cut or the muxer's start-up, not a rate that varies.
     return bool(uneven.mean() > 0.05 or abs(average_s - usual_s) > 0.05 * usual_s)

@@ -33,7 +33,6 @@ from typing import Protocol
 
 from mmtool.config.schema import Options as Options
 from mmtool.errors import SourceError as SourceError
-from mmtool.media.pickles import read_pickle as read_pickle
 from mmtool.media.spec import AudioSpec as AudioSpec
 from mmtool.media.spec import Filterbank as Filterbank
 from mmtool.media.spec import FramesSpec as FramesSpec
@@ -54,6 +53,16 @@ from mmtool.prepare.digits import spoken_digits as spoken_digits
 from mmtool.prepare.digits import with_noise as with_noise
 from mmtool.prepare.editions import edition_of as edition_of
 from mmtool.prepare.files import FileTree as FileTree
+from mmtool.prepare.pickles import read_pickle as read_pickle
+from mmtool.prepare.records import read_records as read_records
+from mmtool.prepare.sentiment import Sentiment as Sentiment
+from mmtool.prepare.sentiment import SentimentOptions as SentimentOptions
+from mmtool.prepare.sentiment import sentiment_classes as sentiment_classes
+from mmtool.prepare.sentiment import sentiment_specs as sentiment_specs
+from mmtool.prepare.sentiment import sentiments as sentiments
+from mmtool.prepare.speech import SpeechOptions as SpeechOptions
+from mmtool.prepare.speech import speech_specs as speech_specs
+from mmtool.prepare.speech import words as words
 from mmtool.prepare.splits import carve as carve
 from mmtool.prepare.splits import draw_share as draw_share
 from mmtool.prepare.splits import leave_one_out as leave_one_out
@@ -63,6 +72,11 @@ from mmtool.prepare.table import label_of as label_of
 from mmtool.prepare.table import read_lines as read_lines
 from mmtool.prepare.table import read_rows as read_rows
 from mmtool.prepare.table import read_table as read_table
+from mmtool.prepare.utterances import read_utterances as read_utterances
+from mmtool.prepare.utterances import without_padding as without_padding
+from mmtool.prepare.videos import VideoFiles as VideoFiles
+from mmtool.prepare.videos import draw_videos as draw_videos
+from mmtool.prepare.videos import video_and_start as video_and_start
 from mmtool.prepare.windows import Window as Window
 from mmtool.prepare.windows import label_windows as label_windows
 from mmtool.text import suggestion as suggestion

@@ -24,11 +24,13 @@ epoch  epoch (0-based), step (steps done), split "train" | "val" | "test", n, lo
          probe     accuracy of a linear probe on the detached features (absent without probes)
 sys    cpu_percent and rss_mb of the process, host_cpu_percent, load1, psi_cpu | psi_io | psi_memory
        (pressure, where the kernel has it), with a GPU: gpus [{util, mem_mb, power_w, temp_c}]
-event  what: checkpoint | resume | signal | nonfinite | warning | method, and free fields
+event  what: checkpoint | resume | restart | signal | nonfinite | warning | method, and free fields
 end    status done | failed | stopped, reason
 
 `status.json` of the run directory holds state running | done | failed | stopped, reason, step,
-epoch, attempt, pid, host, updated, resumable; it is replaced atomically.
+epoch, attempt, pid, host, updated, resumable, exit_code, rank (that failed first), and attempts
+[{attempt, reason, exit_code, rank, step, seconds}] of a run with several ranks; it is replaced
+atomically.
 """
 
 from typing import Any, TypeAlias

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mmtool.errors import EnvironmentLacks, RunDirectoryError
+from mmtool.errors import NotWritable, RunDirectoryError
 from mmtool.runlog.lock import hold_lock
 from mmtool.text import plural, suggestion
 
@@ -43,6 +43,11 @@ class RunDir:
     def env_path(self) -> Path:
         """Versions and hardware."""
         return self.path / "env.json"
+
+    @property
+    def launch_path(self) -> Path:
+        """What the ranks of the current attempt need beside the recipe."""
+        return self.path / "launch.json"
 
     @property
     def status_path(self) -> Path:
@@ -80,6 +85,10 @@ class RunDir:
     def write_env(self, env: Mapping[str, Any]) -> None:
         """Keep the description of the environment."""
         replace_text(self.env_path, _as_json(env))
+
+    def write_launch(self, facts: Mapping[str, Any]) -> None:
+        """Keep what the launcher tells the ranks."""
+        replace_text(self.launch_path, _as_json(facts))
 
     def write_status(self, **fields: Any) -> None:
         """Replace the given fields of `status.json` atomically and keep the others."""
@@ -229,7 +238,7 @@ def replace_text(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)
-        raise EnvironmentLacks(
+        raise NotWritable(
             f"{path.name} cannot be written: {error.strerror or error}",
             where=str(path),
             fix=f"df -h {path.parent}    # make room, or choose another folder with --runs-dir",
@@ -258,8 +267,8 @@ def _as_json(fields: Mapping[str, Any]) -> str:
     return json.dumps(fields, indent=1, ensure_ascii=False, default=str) + "\n"
 
 
-def _cannot_write(runs_root: Path, error: OSError) -> EnvironmentLacks:
-    return EnvironmentLacks(
+def _cannot_write(runs_root: Path, error: OSError) -> NotWritable:
+    return NotWritable(
         f"a run directory cannot be made: {error.strerror or error}",
         where=str(runs_root),
         why="every run keeps its recipe, log and checkpoints there",

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from mmtool.engine.distributed import LISTEN_FD, join, leave
+from mmtool.engine.distributed import join, leave
+from mmtool.engine.pulse import LISTEN_FD
 from mmtool.registry import load_file
 
 

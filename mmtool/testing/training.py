@@ -58,4 +58,5 @@ def train_here(
 
 def weights(job: Job) -> dict[str, Tensor]:
     """Give a copy of all parameters and buffers."""
-    return {name: value.detach().clone() for name, value in job.model.state_dict().items()}
+    whole = job.shards.whole_state(job.model)
+    return {name: value.detach().clone() for name, value in whole.items()}

@@ -250,7 +250,7 @@ def test_loose_recordings_and_unpacked_pictures_are_read(release, ending):
     assert {c.group for c in clips} == {"ann"}
     columns = PREPARER.columns(SAMPLE, parse_options(PREPARER, {}))
     for clip in clips:
-        picture = decode(clip.sources["image"], columns["image"].spec)
+        picture = decode(clip.sources["image"], columns["image"].spec).array
         assert (picture == clip.label).all()
 
 

@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmtool.media import audio, codec
-from mmtool.media.decode import decode, flags
+from mmtool.media.decode import decode as decode_with_facts
 from mmtool.media.failure import MediaError
 from mmtool.media.spec import AudioSpec, Source
 from mmtool.media.wav import parse_wav
+
+
+def decode(source, spec):
+    return decode_with_facts(source, spec).array
+
 
 AT_16K = AudioSpec(rate_hz=16_000)
 RAMP = np.arange(-300, 300, dtype=np.int16) * 100
@@ -176,15 +181,22 @@ def test_a_git_lfs_pointer_says_which_command_fetches_the_file(written):
     assert caught.value.reason == "lfs-pointer"
 
 
-def test_silence_and_clipping_are_kept_but_flagged(written, sounds):
-    silent = decode(written(sounds.wav16(np.zeros(100, np.int16))), AT_16K)
-    offset = np.full(100, 900, np.int16)
-    square = np.where(np.arange(100) % 2, 32767, -32768).astype(np.int16)
+@pytest.mark.parametrize(
+    ("wave", "flags"),
+    [
+        (np.zeros(100, np.int16), ("silent",)),
+        (np.full(100, 900, np.int16), ("silent",)),
+        (np.where(np.arange(100) % 2, 32767, -32768).astype(np.int16), ("clipped",)),
+        (np.where(np.arange(9000) == 5, 32767, 0).astype(np.int16), ()),
+        (RAMP, ()),
+    ],
+    ids=["nothing", "a constant", "a square", "one full sample", "a ramp"],
+)
+def test_silence_and_clipping_are_kept_but_flagged(written, sounds, wave, flags):
+    found = decode_with_facts(written(sounds.wav16(wave)), AT_16K)
 
-    assert flags(silent, AT_16K) == ["silent"]
-    assert flags(offset, AT_16K) == ["silent"]
-    assert flags(square, AT_16K) == ["clipped"]
-    assert flags(RAMP, AT_16K) == []
+    assert found.facts.flags == flags
+    np.testing.assert_array_equal(found.array, wave)
 
 
 def test_many_threads_read_members_of_one_archive(tmp_path, sounds):
@@ -289,11 +301,13 @@ def test_a_machine_without_ffmpeg_is_told_what_to_install(written, monkeypatch):
 def test_real_recordings_in_the_archive_they_come_in(kit):
     archive = kit / "fsdd" / "free-spoken-digit-dataset.zip"
     name = "free-spoken-digit-dataset/recordings/0_george_0.wav"
-    native = decode(Source(archive, name), AudioSpec(rate_hz=8000))
+    found = decode_with_facts(Source(archive, name), AudioSpec(rate_hz=8000))
+    native = found.array
 
     doubled = decode(Source(archive, name), AT_16K)
 
-    assert flags(native, AudioSpec(rate_hz=8000)) == []
+    assert found.facts.flags == ()
+    assert (found.facts.codec, found.facts.rate_hz) == ("pcm_s16le", 8000)
     assert len(native) > 1000
     assert len(doubled) == 2 * len(native)
     np.testing.assert_allclose(doubled[::2][200:-200], native[200:-200], atol=900)

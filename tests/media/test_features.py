@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmtool.errors import RequestError
-from mmtool.media.features import hz_to_mel, log_mel, mel_filters
-from mmtool.media.spec import LogMel
+from mmtool.media.failure import MediaError
+from mmtool.media.features import (
+    derive,
+    feature_shape,
+    filterbank,
+    hz_to_mel,
+    log_mel,
+    log_spectrogram,
+    mel_filters,
+)
+from mmtool.media.spec import Filterbank, LogMel, LogSpectrogram
 
 RATE_HZ = 8_000
 SPEECH = LogMel(num_mels=40, num_frames=40, window=256, hop=128, low_hz=60.0)
@@ -140,3 +149,75 @@ def test_bands_without_any_frequency_are_refused(spec, said):
     with pytest.raises(RequestError, match=said) as caught:
         log_mel(tone(440.0), RATE_HZ, spec)
     assert "num_mels" in caught.value.fix
+
+
+def noise(num_samples: int) -> np.ndarray:
+    return np.rint(np.random.default_rng(5).normal(size=num_samples) * 3000).astype(np.int16)
+
+
+@pytest.mark.parametrize("num_samples", [66_150, 80_000, 66_149, 20_000, 513])
+def test_a_log_spectrogram_equals_the_formula_of_the_reference(num_samples):
+    torch = pytest.importorskip("torch")
+    spec, wave = LogSpectrogram(), noise(num_samples)
+    repeated = np.tile(wave / 32768.0, 66_150 // num_samples + 1)[:66_150]
+    stft = torch.stft(
+        torch.from_numpy(repeated),
+        spec.num_fft,
+        spec.hop,
+        window=torch.hann_window(spec.num_fft, dtype=torch.float64),
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    )
+
+    found = log_spectrogram(wave, spec.rate_hz, spec)
+
+    assert found.shape == (257, 188)
+    np.testing.assert_allclose(found, torch.log(stft.abs() + 1e-7).numpy(), atol=1e-9)
+
+
+def test_no_rounding_fills_the_empty_top_of_a_resampled_spectrogram():
+    wave = noise(48_000)
+
+    top = log_spectrogram(wave, 16_000, LogSpectrogram())[200:]  # above 8.6 kHz
+
+    # Rounded to 16 bits at the new rate, the floor would lie near log(1e-4).
+    assert np.median(top) < math.log(1e-5)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 22_050])
+def test_a_filterbank_equals_that_of_kaldi(rate_hz):
+    torch = pytest.importorskip("torch")
+    kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+    wave = noise(30_000)
+    expected = kaldi.fbank(
+        torch.from_numpy(wave.astype(np.float32) / 32768)[None],
+        sample_frequency=rate_hz,
+        htk_compat=True,
+        use_energy=False,
+        window_type="hanning",
+        num_mel_bins=128,
+        dither=0.0,
+    ).numpy()
+
+    found = filterbank(wave, rate_hz, Filterbank())
+
+    assert found.shape == (128, 1024)
+    assert 0 < len(expected) < 1024
+    np.testing.assert_allclose(found[:, : len(expected)], expected.T, atol=1e-3)
+    assert (found[:, len(expected) :] == 0).all()
+    few = filterbank(wave, rate_hz, Filterbank(num_frames=9))
+    np.testing.assert_allclose(few, found[:, :9], atol=1e-12)
+
+
+@pytest.mark.parametrize("feature", [LogMel(), LogSpectrogram(), Filterbank(), LogMel(num_mels=8)])
+def test_a_feature_has_the_shape_it_announces_and_too_little_sound_is_refused(feature):
+    found = derive(noise(40_000), 16_000, feature)
+
+    assert found.dtype == np.float16
+    assert found.shape == feature_shape(feature)
+    assert np.isfinite(found).all()
+    assert np.isfinite(derive(np.zeros(40_000, np.int16), 16_000, feature)).all()
+    with pytest.raises(MediaError, match="160 samples at 16000 Hz") as caught:
+        derive(noise(160), 16_000, feature)
+    assert caught.value.reason == "too-short"

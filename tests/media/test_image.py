@@ -11,11 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from mmtool.media.decode import decode, flags
+from mmtool.media.decode import decode as decode_with_facts
 from mmtool.media.failure import MediaError
 from mmtool.media.image import fitted, read_idx
 from mmtool.media.records import parse_idx
 from mmtool.media.spec import FramesSpec, Source
+
+
+def decode(source, spec):
+    return decode_with_facts(source, spec).array
+
 
 SMALL = FramesSpec(height=8, width=12)
 GRAY = FramesSpec(height=28, width=28, channels=1)
@@ -162,9 +167,17 @@ def test_truncated_records_and_wrong_shapes_are_refused(tmp_path):
         assert caught.value.reason == "decode-error"
 
 
-def test_a_picture_of_one_colour_is_flagged():
-    assert flags(np.zeros((3, 8, 12), np.uint8), SMALL) == ["constant"]
-    assert flags(picture(), SMALL) == []
+def test_a_picture_of_one_colour_is_flagged(tmp_path):
+    for name, pixels in (("plain", np.full((4, 4, 3), 9, np.uint8)), ("drawn", picture())):
+        (tmp_path / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+    plain, drawn = (
+        decode_with_facts(Source(tmp_path / n), SMALL).facts for n in ("plain", "drawn")
+    )
+
+    assert plain.flags == ("constant",)
+    assert drawn.flags == ()
+    assert (drawn.codec, drawn.width, drawn.height) == ("png", 48, 32)
 
 
 def test_real_digits_and_their_labels(kit):
@@ -177,3 +190,43 @@ def test_real_digits_and_their_labels(kit):
     assert first.shape == (1, 28, 28)
     np.testing.assert_array_equal(first[0], read_idx(images)[0])
     assert decode(Source(images, row=0), SMALL).shape == (3, 8, 12)
+
+
+def test_numbers_of_a_known_range_become_a_picture(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[[0.0, 0.5], [1.0, 7.0]], [[0, np.nan], [0, 0]]]))
+    spec = FramesSpec(height=2, width=2, channels=1, value_range=(0.0, 1.0))
+
+    found = decode(Source(tmp_path / "a.npy", row=0), spec)
+
+    assert found.tolist() == [[[0, 128], [255, 255]]]
+    with pytest.raises(MediaError) as caught:
+        decode(Source(tmp_path / "a.npy", row=1), spec)
+    assert caught.value.reason == "non-finite"
+
+
+def test_pictures_of_the_web_are_decoded_upright_and_in_true_colours(tmp_path):
+    images = pytest.importorskip("PIL.Image")
+    drawn = images.fromarray(picture())
+    turned = images.Exif()
+    turned[0x112] = 6
+    drawn.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    drawn.convert("P", palette=images.Palette.ADAPTIVE).save(tmp_path / "palette.png")
+    drawn.save(tmp_path / "moving.gif", save_all=True, append_images=[images.new("RGB", (48, 32))])
+    drawn.rotate(90, expand=True).save(tmp_path / "turned.jpg", quality=95, exif=turned)
+    spec = FramesSpec(height=32, width=48)
+
+    for name in ("cmyk.jpg", "palette.png", "moving.gif", "turned.jpg"):
+        found = decode(Source(tmp_path / name), spec).transpose(1, 2, 0)
+        assert np.abs(found.astype(int) - picture()).mean() < 6, name
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".bmp"])
+def test_a_picture_cut_short_is_refused_not_filled_with_gray(tmp_path, ending):
+    noise = np.random.default_rng(0).integers(0, 256, (99, 99, 3), dtype=np.uint8)
+    content = cv2.imencode(ending, noise)[1].tobytes()
+    (tmp_path / f"a{ending}").write_bytes(content[: len(content) * 6 // 10])
+
+    with pytest.raises(MediaError, match="truncated") as caught:
+        decode(Source(tmp_path / f"a{ending}"), SMALL)
+
+    assert caught.value.reason == "decode-error"

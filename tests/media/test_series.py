@@ -1,5 +1,6 @@
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,10 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from mmtool.media.decode import decode, flags
+from mmtool.media.decode import decode as decode_with_facts
 from mmtool.media.failure import MediaError
+from mmtool.media.records import parse_rows
 from mmtool.media.series import parse_csv
 from mmtool.media.spec import SeriesSpec, Source
+
+
+def decode(source, spec):
+    return decode_with_facts(source, spec).array
+
 
 SPEC = SeriesSpec()
 
@@ -129,6 +136,83 @@ def test_pickled_objects_are_never_loaded(tmp_path):
     assert caught.value.reason == "decode-error"
 
 
-def test_a_constant_series_is_flagged():
-    assert flags(np.ones((4, 2), np.float32), SPEC) == ["constant"]
-    assert flags(np.eye(2, dtype=np.float32), SPEC) == []
+def test_a_constant_series_is_flagged(written):
+    constant = decode_with_facts(written(np.ones((4, 2)), "a.npy"), SPEC)
+    varying = decode_with_facts(written(np.eye(2), "b.npy"), SPEC)
+
+    assert constant.facts.flags == ("constant",)
+    assert varying.facts.flags == ()
+
+
+@pytest.mark.parametrize("ending", ["txt", "npy"])
+def test_a_row_of_several_files_is_one_series_of_several_channels(tmp_path, ending):
+    windows = np.random.default_rng(0).normal(size=(3, 5, 8)).astype(np.float32)
+    paths = []
+    for axis, values in zip("xyz", windows, strict=True):
+        paths.append(tmp_path / f"total_acc_{axis}.{ending}")
+        if ending == "npy":
+            np.save(paths[-1], values)
+        else:
+            np.savetxt(paths[-1], values, fmt=" %15.7e")
+
+    found = decode(Source(paths[0], parts=tuple(paths[1:]), row=2), SPEC)
+
+    assert found.shape == (8, 3)
+    np.testing.assert_allclose(found, windows[:, 2].T, rtol=1e-6)
+
+
+def test_whole_files_are_put_side_by_side_if_they_are_equally_long(written):
+    one, two = written("1,2\n3,4\n", "a.csv"), written("5\n6\n", "b.csv")
+    three = written("7\n", "c.csv")
+
+    assert decode(Source(one.path, parts=(two.path,)), SPEC).tolist() == [[1, 2, 5], [3, 4, 6]]
+    with pytest.raises(MediaError, match=r"\[2, 1\] steps"):
+        decode(Source(one.path, parts=(three.path,)), SPEC)
+
+
+@given(
+    values=arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=6),
+                  elements=st.floats(-1e6, 1e6, width=32)),
+    blank=st.sampled_from([" ", "  ", "\t", ",", ", "]),
+    ending=st.sampled_from(["\n", "\r\n", "\n\n"]),
+)  # fmt: skip
+def test_rows_of_numbers_come_back(values, blank, ending):
+    text = ending.join(blank.join(repr(float(v)) for v in row) for row in values)
+
+    np.testing.assert_array_equal(parse_rows(text.encode(), "a"), values)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1 2\n3\n4 5 6\n", "a:2: 1 columns, the rows above have 2"),
+        ("1 2\n3 x\n", "numbers alone"),
+        (" \n", "no rows"),
+    ],
+)
+def test_rows_that_are_no_numbers_say_where(text, words):
+    with pytest.raises(MediaError, match=words):
+        parse_rows(text.encode(), "a")
+
+
+def test_lost_values_become_zero_where_the_column_says_so(written):
+    spec = SeriesSpec(replace_non_finite=True)
+
+    table = decode_with_facts(written("t,x\n0,1\n1,\n2,inf\n"), spec)
+    clean = decode_with_facts(written("t,x\n0,1\n1,2\n", "b.csv"), spec)
+
+    assert table.array.tolist() == [[0, 1], [1, 0], [2, 0]]
+    assert table.facts.flags == ("replaced",)
+    assert clean.facts.flags == ()
+
+
+def test_real_windows_of_three_files(kit, tmp_path):
+    with zipfile.ZipFile(next((kit / "uci_har_subset").glob("*.zip"))) as archive:
+        names = [n for n in archive.namelist() if "total_acc" in n and n.endswith("test.txt")]
+        paths = [Path(archive.extract(name, tmp_path)) for name in sorted(names)]
+
+    found = decode(Source(paths[0], parts=tuple(paths[1:]), row=17), SPEC)
+
+    assert found.shape == (128, 3)
+    expected = [float(word) for word in paths[2].read_text().splitlines()[17].split()]
+    np.testing.assert_allclose(found[:, 2], expected, rtol=1e-6)

@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,12 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmtool.errors import EnvironmentLacks, RequestError
 from mmtool.media.container import read_bytes
-from mmtool.media.decode import decode, versions
+from mmtool.media.decode import decode as decode_with_facts
+from mmtool.media.decode import versions
 from mmtool.media.failure import MediaError
-from mmtool.media.raw import fingerprint, sniff
+from mmtool.media.kinds import sniff
+from mmtool.media.raw import fingerprint, glance
 from mmtool.media.spec import Source, TextSpec
 from mmtool.media.text import text_of
+
+
+def decode(source, spec):
+    return decode_with_facts(source, spec).array
+
 
 SPEC = TextSpec()
 NOWHERE = Path("table.csv")
@@ -128,7 +137,7 @@ def test_files_and_archives_that_cannot_be_read_say_why(tmp_path):
         (Source(tmp_path / "gone.zip", "a"), "missing"),
         (Source(tmp_path / "a.zip", "gone"), "missing"),
         (Source(tmp_path), "not-media"),
-        (Source(tmp_path / "bad.zip", "a"), "decode-error"),
+        (Source(tmp_path / "bad.zip", "a"), "not-media"),
         (Source(tmp_path / "flipped.zip", "a.bin"), "decode-error"),
     ):
         for read in (read_bytes, fingerprint, lambda s: decode(s, SPEC)):
@@ -159,3 +168,98 @@ def test_a_failure_keeps_its_reason_between_processes():
 
 def test_the_decoders_name_their_versions():
     assert versions()["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "seen"),
+    [
+        ("a.mp4", b"\x00\x00\x00\x20ftypisom" + bytes(60), "found"),
+        ("a.csv", b"a,b\n1,2\n", "found"),
+        ("a.dat", b"0.1 0.2 NaN", "found"),
+        ("a.pkl", b"\x80\x02}.", "found"),
+        ("a.mp4", b"", "empty"),
+        ("a.wav", b"version https://git-lfs.github.com/spec/v1\noid", "lfs-pointer"),
+        ("a.gz", b"<!DOCTYPE html><html>", "not-media"),
+        ("a.csv", b"<html>404", "not-media"),
+        ("a.flv", b"Not found", "not-media"),
+        ("a.jpg", b"<?xml version='1.0'?><Error>", "not-media"),
+    ],
+)
+def test_a_look_at_the_first_bytes_tells_what_is_of_no_use(tmp_path, name, content, seen):
+    (tmp_path / name).write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr(name, content)
+
+    assert glance(Source(tmp_path / name)) == seen
+    assert glance(Source(tmp_path / "all.zip", name)) == seen
+
+
+def test_a_look_never_fails(tmp_path):
+    (tmp_path / "part.zip").write_bytes(b"PK\x03\x04" + bytes(500))
+
+    assert glance(Source(tmp_path / "gone.mp4")) == "missing"
+    assert glance(Source(tmp_path / "gone.zip", "a")) == "missing"
+    assert glance(Source(tmp_path / "part.zip", "a")) == "not-media"
+    assert glance(Source(NOWHERE, text="words")) == "found"
+
+
+def test_a_zip_archive_cut_short_is_called_incomplete(tmp_path):
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+        archive.writestr("a.txt", "words " * 500)
+    (tmp_path / "a.zip").write_bytes((tmp_path / "whole.zip").read_bytes()[:1500])
+
+    with pytest.raises(MediaError, match=r"a\.zip: the zip archive is incomplete") as caught:
+        decode(Source(tmp_path / "a.zip", "a.txt"), SPEC)
+
+    assert caught.value.reason == "not-media"
+
+
+@pytest.fixture
+def tokenizer(tmp_path) -> Path:
+    tokenizers = pytest.importorskip("tokenizers", reason="pip install tokenizers")
+    model = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="[unk]"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=60, special_tokens=["[unk]"], show_progress=False
+    )
+    model.train_from_iterator(["the cat sat on the mat", "the hat of the cat"] * 9, trainer)
+    model.enable_padding(length=50)
+    model.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def test_a_tokenizer_gives_its_ids_plus_one(tokenizer):
+    import tokenizers
+
+    model = tokenizers.Tokenizer.from_file(str(tokenizer))
+    spec = TextSpec(tokenizer=tokenizer)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(lambda t: decode(Source(NOWHERE, text=t), spec), ["the cat &amp;", "mat"] * 8)
+        )
+
+    assert found[0].dtype == np.int32
+    assert found[0].min() >= 1
+    assert model.decode((found[0] - 1).tolist()).startswith("the cat")
+    assert len(found[1]) < 50, "padding of the file is left to the loader"
+    assert all(np.array_equal(a, b) for a, b in zip(found, found[:2] * 8, strict=True))
+    cut = decode(Source(NOWHERE, text="the cat"), TextSpec(max_tokens=1, tokenizer=tokenizer))
+    np.testing.assert_array_equal(cut, found[0][:1])
+
+
+def test_what_keeps_a_tokenizer_from_working_is_told_with_a_remedy(
+    tokenizer, tmp_path, monkeypatch
+):
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(RequestError, match="no tokenizer") as caught:
+        decode(Source(NOWHERE, text="a"), TextSpec(tokenizer=tmp_path / "other.json"))
+    assert "tokenizer.json" in caught.value.fix
+    with pytest.raises(MediaError) as refused:
+        decode(Source(NOWHERE, text=" "), TextSpec(tokenizer=tokenizer))
+    assert refused.value.reason == "empty"
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    (tmp_path / "third.json").write_text("{}")
+    with pytest.raises(EnvironmentLacks) as lacking:
+        decode(Source(NOWHERE, text="a"), TextSpec(tokenizer=tmp_path / "third.json"))
+    assert lacking.value.fix == "pip install tokenizers"

@@ -1,0 +1,79 @@
+"""The process of one launched rank: `python -m mmtool.engine.child RUN`.
+
+Signals are noted before anything heavy is imported: loading torch takes seconds, in which a
+scheduler's warning must not kill. How the rank failed is left as JSON for the launcher.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from mmtool.engine.stop import StopRequest
+from mmtool.errors import MmtoolError
+
+
+def read_launch(run: Path) -> dict[str, Any]:
+    """Give what the launcher told the ranks of the current attempt."""
+    launch: dict[str, Any] = json.loads((run / "launch.json").read_text(encoding="utf-8"))
+    return launch
+
+
+def report_path(run: Path, attempt: int, rank: int) -> Path:
+    """Give the file in which a rank of an attempt reports its failure."""
+    return run / "log" / f"attempt{attempt}.rank{rank}.error.json"
+
+
+def output_path(run: Path, attempt: int, rank: int) -> Path:
+    """Give the file that holds what a rank of an attempt printed."""
+    return run / "log" / f"attempt{attempt}.rank{rank}.out"
+
+
+def failure(error: BaseException) -> tuple[int, dict[str, Any]]:
+    """Give the exit code for an exception and its report; times compare within one machine."""
+    now = time.monotonic()
+    if isinstance(error, MmtoolError):
+        code = error.exit_code
+        return code, {**error.as_dict(), "trace": "", "code": code, "time": now}
+    trace = "".join(traceback.format_exception(error))
+    about = {"kind": type(error).__name__, "what": str(error), "trace": trace}
+    return 1, {**about, "code": 1, "time": now}
+
+
+def write_report(run: Path, rank: int, report: dict[str, Any]) -> None:
+    """Leave a failure report in the run directory, whole or not at all."""
+    target = report_path(run, int(read_launch(run)["attempt"]), rank)
+    fresh = target.with_suffix(".partial")
+    fresh.write_text(json.dumps(report), encoding="utf-8")
+    fresh.replace(target)
+
+
+def read_report(run: Path, attempt: int, rank: int) -> dict[str, Any] | None:
+    """Give the failure report of a rank, None where it left none."""
+    try:
+        report = json.loads(report_path(run, attempt, rank).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) else None
+
+
+def main() -> None:
+    """Run one rank and end with its exit code."""
+    path = Path(sys.argv[1])
+    with StopRequest() as stop:
+        try:
+            from mmtool.engine.rank import run_rank
+            from mmtool.runlog.rundir import RunDir
+
+            run_rank(RunDir(path), stop)
+        except Exception as error:  # noqa: BLE001 - the edge of this process
+            code, report = failure(error)
+            write_report(path, int(os.environ.get("RANK", "0")), report)
+            sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
