@@ -14,7 +14,7 @@ from mmtool.errors import MmtoolError, WorkFailed
 from mmtool.media.spec import Decoded, MediaFacts
 from mmtool.prepare.api import AudioSpec, Clip, SeriesSpec, Source, Spec
 from mmtool.prepare.facts import describe
-from mmtool.prepare.layout import UnfitSample, as_sample, column_info, estimated_bytes, flags_of
+from mmtool.prepare.layout import UnfitSample, as_sample, column_info, estimated_bytes
 from mmtool.prepare.plan import Plan
 from mmtool.prepare.request import MediaRoom
 from mmtool.prepare.statistics import Moments, moments_of
@@ -144,8 +144,7 @@ def make_sample(
         samples = {name: as_sample(name, columns[name], a) for name, a in found.arrays.items()}
     except UnfitSample as unfit:
         return Skipped(unfit.reason, str(unfit))
-    flags = {flag for name, array in samples.items() for flag in flags_of(columns[name], array)}
-    flags |= {flag for facts in found.facts.values() for flag in facts.flags}
+    flags = {flag for facts in found.facts.values() for flag in facts.flags}
     trains = "train" in clip.split.values()
     moments = {
         name: moments_of(array, columns[name].kind)

@@ -13,8 +13,6 @@ from mmtool.prepare.api import AudioSpec, Column, FramesSpec, SeriesSpec, Spec, 
 from mmtool.store.columns import AnyArray
 from mmtool.store.schema import ColumnInfo
 
-SILENCE_PEAK = 3
-"""Largest int16 amplitude that counts as silence: 1e-4 of full scale."""
 _SHARD_BYTES = 128 << 20
 _MOST_CLIPS_PER_SHARD = 16_384
 
@@ -77,18 +75,6 @@ def as_sample(name: str, column: ColumnInfo, array: AnyArray) -> AnyArray:
         found = list(array.shape)
         raise UnfitSample("wrong-shape", f"{name} is {found}, the others {list(column.shape)}")
     return array
-
-
-def flags_of(column: ColumnInfo, array: AnyArray) -> list[str]:
-    """Give what is odd about a sample that is nevertheless kept."""
-    if column.kind == "wave":
-        silent = int(array.max()) == int(array.min()) or (
-            int(array.max()) <= SILENCE_PEAK and int(array.min()) >= -SILENCE_PEAK
-        )
-        return ["silent"] if silent else []
-    if column.kind == "tokens":
-        return []
-    return ["constant"] if (array == array.flat[0]).all() else []
 
 
 def estimated_bytes(column: ColumnInfo, mean_length: Mapping[str, float], name: str) -> float:

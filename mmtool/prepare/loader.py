@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from mmtool import registry
 from mmtool.config.schema import Options
 from mmtool.errors import RequestError, SourceError
+from mmtool.media.failure import MediaError
 from mmtool.prepare.api import Clip, Column
 from mmtool.prepare.editions import Editions, Found, locate, not_found
 from mmtool.prepare.listing import Leaks
@@ -84,22 +85,38 @@ class LoadedPreparer:
 
     def columns(self, root: Path, options: Options) -> Mapping[str, Column]:
         """Ask for the columns of the store."""
-        found: Mapping[str, Column] = self.module.columns(root, options)
+        with _explained(self.name):
+            found: Mapping[str, Column] = self.module.columns(root, options)
         return found
 
     def classes(self, root: Path, options: Options) -> Sequence[str]:
         """Ask for the class names in label order."""
-        found: Sequence[str] = self.module.classes(root, options)
+        with _explained(self.name):
+            found: Sequence[str] = self.module.classes(root, options)
         return found
 
-    def clips(self, root: Path, options: Options) -> Iterable[Clip]:
+    def clips(self, root: Path, options: Options) -> Sequence[Clip]:
         """Ask for every clip."""
-        found: Iterable[Clip] = self.module.clips(root, options)
-        return found
+        with _explained(self.name):
+            return tuple(self.module.clips(root, options))
 
     def code_digest(self) -> str:
         """Give the SHA-256 of its file: what it did before an edit is not resumed."""
         return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn a file of the release that cannot be read while it is listed into the user's error."""
+    try:
+        yield
+    except MediaError as error:
+        raise SourceError(
+            f"a file that lists the clips of {name} cannot be read",
+            where=str(error),
+            why=f"reason: {error.reason}",
+            fix="take this file from the release again",
+        ) from error
 
 
 def load_preparer(name: str, *, relative_to: Path | None = None) -> LoadedPreparer:

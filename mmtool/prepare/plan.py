@@ -98,7 +98,7 @@ def make_plan(
     _check_names(preparer, columns)
     classes = tuple(preparer.classes(root, options))
     where = str(preparer.file)
-    listed = list(preparer.clips(root, options))
+    listed = preparer.clips(root, options)
     protocols = check_clips(listed, columns, classes, where=where)
     listing = one_entry_per_clip(
         listed, duplicates=request.duplicates, leaks=leak_policy(preparer, request), where=where

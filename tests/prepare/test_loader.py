@@ -112,3 +112,12 @@ def test_without_a_source_the_bundled_sample_is_taken(release: Any, tmp_path: Pa
     bundled = release.preparer.with_name("bundled.py")
     release.preparer.rename(bundled)
     assert resolve_source(load_preparer(str(bundled)), None).root == bundled.parent
+
+
+def test_a_list_that_cannot_be_read_is_the_users_error(release: Any) -> None:
+    with release.preparer.open("a") as file:
+        file.write("\ndef clips(root, options):\n    yield api.read_pickle(root / 'list.txt')\n")
+    preparer = load_preparer(str(release.preparer))
+    with pytest.raises(SourceError, match="lists the clips of arrays cannot be read") as caught:
+        preparer.clips(release.root, preparer.options_model())
+    assert "list.txt" in caught.value.where

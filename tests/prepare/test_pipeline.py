@@ -244,9 +244,12 @@ def test_arrays_that_do_not_fit_are_left_out(
     assert modality in skipped[reason]["example"]
 
 
-def test_silent_clips_are_kept_and_flagged(release: Any) -> None:
-    np.save(release.root / "audio_c009.npy", np.zeros(30, np.int16))
-    report = release.prepare().report
+def test_what_decoding_finds_odd_is_kept_and_flagged(release: Any, media: MediaRoom) -> None:
+    def decode(source: Any, spec: Any) -> Decoded:
+        flags = ("silent",) if source.path.stem == "audio_c009" else ()
+        return Decoded(media.decode(source, spec).array, MediaFacts(flags=flags))
+
+    report = release.prepare(replace(media, decode=decode)).report
     assert report["flags"]["silent"] == {"count": 1, "ids": ["c009"]}
     assert report["rows"] == 23
 
