@@ -116,7 +116,10 @@ def test_without_a_source_the_bundled_sample_is_taken(release: Any, tmp_path: Pa
 
 def test_a_list_that_cannot_be_read_is_the_users_error(release: Any) -> None:
     with release.preparer.open("a") as file:
-        file.write("\ndef clips(root, options):\n    yield api.read_pickle(root / 'list.txt')\n")
+        file.write(
+            "\nfrom mmtool.media.records import read_idx\n"
+            "def clips(root, options):\n    yield read_idx(root / 'list.txt')\n"
+        )
     preparer = load_preparer(str(release.preparer))
     with pytest.raises(SourceError, match="lists the clips of arrays cannot be read") as caught:
         preparer.clips(release.root, preparer.options_model())
