@@ -169,8 +169,9 @@ def _folds(root: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
     if path is None:
         return {}
     found = {}
+    labels = {row.name: row.is_sarcastic for row in rows}
     for number, fold in enumerate(api.read_pickle(path)):
-        train, test = (np.asarray(part).ravel().tolist() for part in fold)
+        train, test = _fold(fold)
         if sorted([*train, *test]) != list(range(len(rows))):
             raise api.SourceError(
                 f"fold {number} of {path.name} does not hold each of {len(rows)} rows once",
@@ -178,9 +179,17 @@ def _folds(root: Path, rows: Sequence[Row]) -> dict[str, list[str]]:
                 why=f"it has {len(train)} for train and {len(test)} for test",
                 fix=f"take {path.name} and {TABLE} from one version of the repository",
             )
-        splits = {rows[at].name: "test" if at in set(test) else "train" for at in train + test}
-        labels = {row.name: row.is_sarcastic for row in rows}
+        splits = {rows[at].name: "train" for at in train}
+        splits |= {rows[at].name: "test" for at in test}
         salt = f"mustard fold-{number} val"
         splits = api.carve(splits, FOLD_VAL_SHARE, salt, labels=labels)
         found[f"fold-{number}"] = [splits[row.name] for row in rows]
     return found
+
+
+def _fold(fold: object) -> tuple[list[int], list[int]]:
+    """Give the rows of train and of test; none of what is no pair of them."""
+    if not isinstance(fold, tuple | list) or len(fold) != 2:
+        return [], []
+    train, test = (np.ravel(np.asarray(part)).tolist() for part in fold)
+    return train, test

@@ -43,6 +43,9 @@ from mmtool.media.spec import SeriesSpec as SeriesSpec
 from mmtool.media.spec import Source as Source
 from mmtool.media.spec import Spec as Spec
 from mmtool.media.spec import TextSpec as TextSpec
+from mmtool.prepare.archives import open_tree as open_tree
+from mmtool.prepare.archives import read_content as read_content
+from mmtool.prepare.archives import read_numbers as read_numbers
 from mmtool.prepare.digits import SPOKEN_RATE_HZ as SPOKEN_RATE_HZ
 from mmtool.prepare.digits import SPOKEN_TEST_TAKES as SPOKEN_TEST_TAKES
 from mmtool.prepare.digits import HandwrittenDigits as HandwrittenDigits

@@ -82,10 +82,12 @@ def _rows(path: Path, part: str, content: Any) -> list[Utterance]:
     if lacking := [key for key in (*FEATURES, labels, "id") if key not in content]:
         raise _unlike(path, f"{part} has no {', '.join(lacking)}", content)
     names = [_name(entry) for entry in content["id"]]
+    if not names:
+        raise _unlike(path, f"{part} is empty", content)
     count = len(names)
     for key in FEATURES:
         array = content[key]
-        if len(array) != count or (count and np.ndim(array[0]) != 2):
+        if len(array) != count or np.ndim(array[0]) != 2:
             raise _unlike(path, f"{part}/{key} is not [{count}, time, channel]", content)
     values = np.asarray(content[labels], np.float64)
     if len(values) != count or not np.isfinite(values.reshape(count, -1)[:, :1]).all():

@@ -10,6 +10,7 @@ from mmtool.prepare.loader import load_preparer, parse_options
 from mmtool.prepare.pipeline import prepare
 from mmtool.prepare.request import PrepareRequest
 from mmtool.store.reader import open_store
+from mmtool.testing import layouts
 
 PREPARER = load_preparer("mosi")
 SIZES = {"train": 12, "valid": 4, "test": 6}
@@ -122,3 +123,27 @@ def test_a_pickle_of_mosei_under_the_same_name_is_refused(tmp_path):
     with pytest.raises(SourceError, match=r"2,200 utterances, CMU-MOSI has 2,199") as caught:
         list(PREPARER.clips(tmp_path, parse_options(PREPARER, {})))
     assert caught.value.fix.startswith("mmtool prepare mosei")
+
+
+def test_videos_with_a_table_become_a_store(tmp_path):
+    segmented = tmp_path / "raw/Raw/Video/Segmented"
+    segmented.mkdir(parents=True)
+    try:
+        truth = layouts.write_mustard(tmp_path / "clips", 8, context=False, bad=False, seconds=0.7)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    rows = ["video_id,clip_id,text,label,annotation,mode"]
+    for number, name in enumerate(sorted(truth.label)):
+        (tmp_path / f"clips/utterances_final/{name}.mp4").rename(segmented / f"v{number}_3.mp4")
+        mode = ("train", "train", "valid", "test")[number % 4]
+        rows.append(f"v{number},3,word {number},{number - 3:.1f},Any,{mode}")
+    (tmp_path / "raw/label.csv").write_text("\n".join(rows[:-1]), encoding="cp1252")
+
+    made = prepare(
+        PrepareRequest("mosi", tmp_path / "raw", tmp_path / "store", options={"frames": "1"}),
+        lambda _: None,
+    )
+
+    assert made.report["unlisted"] == 1
+    with open_store(made.path) as store:
+        assert store.index.ids() == [f"v{number}_3" for number in range(7)]

@@ -150,10 +150,11 @@ def test_the_whole_table_has_as_many_of_both_classes(tmp_path):
 
 
 def test_folds_of_another_table_are_refused(tmp_path):
-    (write(tmp_path) / "split_indices.p").write_bytes(pickle.dumps(folds(59), protocol=2))
-
-    with pytest.raises(SourceError, match=r"fold 0 of split_indices.p does not hold each of 60"):
-        read(tmp_path)
+    path = write(tmp_path) / "split_indices.p"
+    for other in (folds(59), folds(61), [3, 4], [np.arange(60)]):
+        path.write_bytes(pickle.dumps(other, protocol=2))
+        with pytest.raises(SourceError, match=r"fold 0 of split_indices.p does not hold"):
+            read(tmp_path)
 
 
 def test_indices_that_bring_a_program_are_refused(tmp_path):

@@ -118,6 +118,7 @@ def _with(part, key, entry):
         (lambda value: value.pop("valid"), ["has no valid", "found test: dict, train: dict"]),
         (_without("test", "audio"), ["test has no audio", "text: [3, 5, 3]"]),
         (_without("test", "id"), ["test has no id"]),
+        (_with("test", "id", []), ["test is empty"]),
         (_without("train", "labels"), ["train has no labels"]),
         (_with("test", "audio", np.zeros((2, 8, 4))), ["test/audio is not [3, time, channel]"]),
         (_with("test", "vision", np.zeros((3, 8))), ["test/vision is not [3, time, channel]"]),
