@@ -111,7 +111,7 @@ def _from_wav(source: Source, content: Buffer, stop_s: float | None) -> _Sound |
 
 def _from_torchcodec(source: Source, stop_s: float | None, kind: str | None) -> _Sound:
     decoders = codec.decoders(where(source))
-    content = codec.handle(source)
+    content = codec.handle(source, kind)
     try:
         decoder = decoders.AudioDecoder(content)
     except ValueError as error:

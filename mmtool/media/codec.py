@@ -8,6 +8,7 @@ from typing import Any
 
 from mmtool.media.container import opened, read_bytes, where
 from mmtool.media.failure import MediaError
+from mmtool.media.flv import without_late_notes
 from mmtool.media.spec import Source
 
 
@@ -34,9 +35,14 @@ def decoders(place: str) -> ModuleType:
     return found
 
 
-def handle(source: Source) -> str | bytes:
+def handle(source: Source, kind: str | None) -> str | bytes:
     """Give what a decoder opens: a path, or the bytes of an archive's member."""
-    if source.member is not None:
+    if kind == "flv":
+        content = read_bytes(source)
+        cleaned = without_late_notes(content)
+        if source.member is not None or cleaned is not content:
+            return cleaned
+    elif source.member is not None:
         return read_bytes(source)
     # FFmpeg would take "a:b.mp4" for a protocol; an absolute path is never one.
     return str(source.path.absolute())

@@ -58,7 +58,7 @@ def probe(path: Path) -> MediaInfo:
     source = Source(path)
     kind = recognise(source)
     decoders = codec.decoders(str(path))
-    content = codec.handle(source)
+    content = codec.handle(source, kind)
     video = sound = None
     refusal: Exception | None = None
     try:
@@ -97,7 +97,7 @@ def segment_centres(source: Source, num_frames: int, duration_s: float) -> NDArr
 
 def _by_torchcodec(source: Source, spec: FramesSpec, kind: str | None) -> Decoded:
     decoders = codec.decoders(where(source))
-    content = codec.handle(source)
+    content = codec.handle(source, kind)
     try:
         # The approximate mode miscounts the frames of flv; the exact one costs half a millisecond.
         decoder = decoders.VideoDecoder(content, dimension_order="NHWC", seek_mode="exact")
