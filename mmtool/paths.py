@@ -19,3 +19,13 @@ def data_root(given: Path | None = None) -> Path:
 def runs_root(given: Path | None = None) -> Path:
     """Give the folder of runs: the option, `MMTOOL_RUNS`, or `./runs`."""
     return given or Path(os.environ.get("MMTOOL_RUNS") or "runs")
+
+
+def cache_root(given: Path | None = None) -> Path:
+    """Give the folder of fetched files: the option, `MMTOOL_CACHE`, or the user's cache folder."""
+    if given is not None:
+        return given
+    if named := os.environ.get("MMTOOL_CACHE"):
+        return Path(named)
+    users = os.environ.get("XDG_CACHE_HOME")
+    return (Path(users) if users else Path.home() / ".cache") / "mmtool"

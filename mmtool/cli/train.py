@@ -3,34 +3,40 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmtool.cli.asked import Asked, find_own_task, follow, load_all, refuse_useless
 from mmtool.cli.completion import recipe_names, run_names
 from mmtool.cli.options import (
     DataRootOption,
     DeviceOption,
     DryRunOption,
-    GpusOption,
     RunsDirOption,
     SetOption,
     command,
     refuse_together,
     refuse_with,
-    with_launch_overrides,
 )
 from mmtool.cli.output import Output, align
 from mmtool.cli.prepare import ensure_prepared
+from mmtool.cli.seeds import (
+    num_side_by_side,
+    say_spread,
+    seed_spread,
+    train_side_by_side,
+)
+from mmtool.cli.submit import Wish, submit_runs
 from mmtool.cli.watcher import RunWatcher
-from mmtool.errors import MmtoolError, RequestError, StoppedResumable
+from mmtool.errors import MmtoolError, StoppedResumable
 from mmtool.paths import data_root as find_data_root
 from mmtool.paths import runs_root
 from mmtool.text import human_bytes, human_count
 
 if TYPE_CHECKING:
     from mmtool.config.load import Loaded
+    from mmtool.engine.joined import Task
     from mmtool.engine.launch import TrainResult
 
 SCHEMA = "mmtool.train/1"
@@ -47,7 +53,14 @@ def train(
             autocompletion=recipe_names,
         ),
     ] = None,
-    gpus: GpusOption = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            "--gpus",
+            metavar="N",
+            help="Number of ranks (CPU processes on a CPU), or auto: every visible GPU.",
+        ),
+    ] = None,
     device: DeviceOption = None,
     settings: SetOption = None,
     seed: Annotated[
@@ -55,7 +68,11 @@ def train(
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option("--seeds", metavar="0,1,2", help="One run after the other for each seed."),
+        typer.Option("--seeds", metavar="0,1,2", help="A run for each seed, one per GPU at once."),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", metavar="N", min=1, help="Runs of --seeds at the same time."),
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="LABEL", help="Added to the run's name.")
@@ -71,6 +88,19 @@ def train(
             autocompletion=run_names,
         ),
     ] = None,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Write a batch script and hand it to SLURM.")
+    ] = False,
+    nodes: Annotated[
+        int | None,
+        typer.Option("--nodes", metavar="N", min=1, help="SLURM: nodes, with --gpus on each."),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="D-HH:MM", help="SLURM: the time limit.")
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option("--partition", metavar="P", help="SLURM: the partition.")
+    ] = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train a recipe; prints the path of the run.
@@ -79,118 +109,124 @@ def train(
     mmtool train avdigits_ogm
     mmtool train my.toml --gpus 4 -s train.lr=0.01
     mmtool train my.toml --seeds 0,1,2
+    mmtool train my.toml --slurm --nodes 2 --gpus 4 --time 08:00:00
     mmtool train --resume latest
     """
+    wish = Wish(nodes, time, partition, jobs)
     refuse_together({"--seed": seed is not None, "--seeds": seeds is not None})
+    refuse_useless(wish, slurm=slurm, seeds=seeds)
+    asked = Asked(recipe, gpus, device, settings, seed, seeds, name)
     if resume is not None:
-        others = {"RECIPE": recipe, "--gpus": gpus, "--device": device, "-s": settings}
-        others |= {"--seed": seed is not None, "--seeds": seeds, "--name": name}
-        others |= {"--dry-run": dry_run}
+        others = asked.as_options() | {"--slurm": slurm, "--dry-run": dry_run}
         refuse_with("--resume", others, why="a resumed run keeps its own recipe and name")
         _resume(output, resume, runs_root(runs_dir), data_root)
         return
-    if recipe is None:
-        raise RequestError(
-            "there is nothing to train",
-            where="command line",
-            fix="mmtool train RECIPE, where RECIPE is a file or a name from: mmtool list recipes",
-        )
-    if dry_run:
-        why = "a dry run makes no run"
+    if dry_run and not slurm:
         useless = {"--name": name, "--runs-dir": runs_dir, "--seeds": seeds}
-        refuse_with("--dry-run", useless, why=why)
-    wanted = [seed] if seeds is None else parse_seeds(seeds)
-    runs = []
-    for one in wanted:
-        launch = [("--gpus", "launch.gpus", gpus), ("--device", "launch.device", device)]
-        option = "--seed" if seeds is None else "--seeds"
-        overrides = with_launch_overrides(settings, [*launch, (option, "train.seed", one)])
-        runs.append(_load(output, recipe, overrides))
-    root = find_data_root(data_root)
-    ensure_prepared(output, runs[0], root, dry_run=dry_run)
-    if dry_run:
-        _dry_run(output, runs[0], root, runs_root(runs_dir))
+        refuse_with("--dry-run", useless, why="a dry run makes no run")
+    roots = (runs_root(runs_dir), find_data_root(data_root))
+    task = find_own_task(asked)
+    if task is not None and not task.is_first:
+        follow(task)
+    runs = load_all(output, asked, wish, task, slurm=slurm)
+    ensure_prepared(output, runs[0], roots[1], dry_run=dry_run)
+    if slurm:
+        submit_runs(output, runs, wish, roots=roots, label=name, dry_run=dry_run)
+    elif dry_run:
+        _dry_run(output, runs[0], roots[1], roots[0])
+    elif seeds is not None:
+        _train_seeds(output, runs, asked, wish, roots)
     else:
-        _train_all(output, runs, runs_root(runs_dir), root, name)
+        _train_one(output, runs[0], roots, name, task)
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Read `0,1,2`; every seed once."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise RequestError(
-            f"{text!r} is not a list of seeds",
-            where=f"command line: --seeds {text}",
-            why="seeds are whole numbers from 0, separated by commas",
-            fix="--seeds 0,1,2",
-        )
-    seeds = [int(part) for part in parts]
-    if len(set(seeds)) < len(seeds):
-        unique = ",".join(map(str, dict.fromkeys(seeds)))
-        raise RequestError(
-            "a seed is given twice",
-            where=f"command line: --seeds {text}",
-            why="the same seed gives the same run",
-            fix=f"--seeds {unique}",
-        )
-    return seeds
-
-
-def _load(output: Output, recipe: str, overrides: Sequence[str]) -> "Loaded":
-    from mmtool.config.load import load_recipe
-
-    loaded = load_recipe(recipe, overrides)
-    for note in loaded.notes:
-        output.note(note)
-    return loaded
-
-
-def _train_all(
-    output: Output, recipes: Sequence["Loaded"], root: Path, data: Path, label: str | None
+def _train_seeds(
+    output: Output, recipes: Sequence["Loaded"], asked: Asked, wish: Wish, roots: tuple[Path, Path]
 ) -> None:
+    """Train every seed, side by side where there is room."""
+    from mmtool.engine.devices import visible_gpus
+
+    launch = recipes[0].recipe.launch
+    num_gpus = 0 if launch.device == "cpu" else visible_gpus()
+    at_once = min(num_side_by_side(wish.jobs, launch.gpus, num_gpus), len(recipes))
+    done: list[dict[str, Any]]
+    if at_once > 1:
+        again = [str(asked.recipe), "--runs-dir", str(roots[0]), "--data-root", str(roots[1])]
+        for option, value in (("--gpus", asked.gpus), ("--device", asked.device)):
+            again += [option, value] if value is not None else []
+        again += [part for text in asked.settings or () for part in ("-s", text)]
+        again += ["--name", asked.name] if asked.name is not None else []
+        seeds = [loaded.recipe.train.seed for loaded in recipes]
+        done = train_side_by_side(output, seeds, again, at_once=at_once, num_gpus=num_gpus)
+        if not output.as_json:
+            for run in done[:-1]:
+                output.text(str(run["run"]))
+    else:
+        done = []
+        for number, loaded in enumerate(recipes):
+            title = f"{loaded.name} seed {loaded.recipe.train.seed}"
+            _train(output, loaded, roots, asked.name, None, title=title, done=done)
+            if not output.as_json and number < len(recipes) - 1:
+                output.text(str(done[-1]["run"]))
+    spread = seed_spread([run["accuracy"] for run in done])
+    say_spread(output, spread, len(done))
+    _print_runs(output, done, spread)
+
+
+def _train_one(
+    output: Output,
+    loaded: "Loaded",
+    roots: tuple[Path, Path],
+    label: str | None,
+    task: "Task | None",
+) -> None:
+    done: list[dict[str, Any]] = []
+    _train(output, loaded, roots, label, task, title=loaded.name, done=done)
+    _print_runs(output, done)
+
+
+def _train(
+    output: Output,
+    loaded: "Loaded",
+    roots: tuple[Path, Path],
+    label: str | None,
+    task: "Task | None",
+    *,
+    title: str,
+    done: list[dict[str, Any]],
+) -> None:
+    """Train one recipe and add what became of it to `done`."""
     from mmtool.engine.launch import TrainRequest
     from mmtool.engine.launch import train as run_engine
 
-    done: list[dict[str, Any]] = []
-    for loaded in recipes:
-        title = loaded.name
-        if len(recipes) > 1:
-            title += f" seed {loaded.recipe.train.seed}"
-        with RunWatcher(output, title, root) as watcher:
-            request = TrainRequest(loaded, root, data, label, ["mmtool", *sys.argv[1:]], watcher)
-            try:
-                result = run_engine(request)
-            except StoppedResumable as stopped:
-                done.append(_stopped(stopped, loaded.recipe.train.seed, watcher))
-                _print_runs(output, done)
-                raise
-        done.append(_finished(result, loaded.recipe.train.seed, watcher))
-        if len(recipes) > 1 and not output.as_json:
-            output.text(str(result.run))
-        _closing_line(output, result.run)
-    if len(recipes) > 1:
-        spread = seed_spread([run["accuracy"] for run in done])
-        for split, (middle, deviation) in spread.items():
-            sign = output.glyph("plus_minus", stream=output.stderr)
-            output.info(
-                f"{split} accuracy over {len(done)} seeds: {middle:.4f} {sign} {deviation:.4f}"
-            )
-        if output.as_json:
-            _print_runs(output, done, spread)
-    else:
-        _print_runs(output, done)
+    seed = loaded.recipe.train.seed
+    with RunWatcher(output, title, roots[0]) as watcher:
+        argv = ["mmtool", *sys.argv[1:]]
+        try:
+            result = run_engine(TrainRequest(loaded, *roots, label, argv, watcher, task))
+        except StoppedResumable as stopped:
+            done.append(_stopped(stopped, seed, watcher))
+            _print_runs(output, done)
+            raise
+    done.append(_finished(result, seed, watcher))
+    _closing_line(output, result.run)
 
 
 def _resume(output: Output, run: str, root: Path, data_root: Path | None) -> None:
     from mmtool.engine.launch import resume as resume_engine
     from mmtool.runlog.rundir import resolve_run
 
+    task = find_own_task(Asked())
+    if task is not None and not task.is_first:
+        follow(task)
     path = resolve_run(run, root).path
     output.run_path = path
     with RunWatcher(output, path.name, path.parent) as watcher:
         argv = ["mmtool", *sys.argv[1:]]
         try:
-            result = resume_engine(path, data_root=data_root, argv=argv, on_event=watcher)
+            result = resume_engine(
+                path, data_root=data_root, argv=argv, on_event=watcher, task=task
+            )
         except StoppedResumable as stopped:
             _print_runs(output, [_stopped(stopped, None, watcher)])
             raise
@@ -222,16 +258,6 @@ def _print_runs(
     if spread:
         data["seeds"] = {s: {"mean": m, "std": d} for s, (m, d) in spread.items()}
     output.result(SCHEMA, data, str(runs[-1]["run"]))
-
-
-def seed_spread(accuracies: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
-    """Give mean and sample standard deviation of each split that every seed measured."""
-    spread = {}
-    for split in ("val", "test"):
-        values = [found[split] for found in accuracies if split in found]
-        if len(values) == len(accuracies) > 0:
-            spread[split] = (mean(values), stdev(values) if len(values) > 1 else 0.0)
-    return spread
 
 
 def _closing_line(output: Output, run: Path) -> None:

@@ -74,6 +74,10 @@ class DataConfig(Section):
     """Augmentation by modality."""
     normalize: Literal["train", "none"] = "train"
     """Subtract the training split's mean and divide by its deviation, or leave the values alone."""
+    placement: Literal["auto", "device", "host"] = "auto"
+    """Where columns lie while training: all of them on the device, or memory-mapped on the host and
+    sent batch by batch; auto chooses a GPU if they take a quarter of its free memory or less. The
+    numbers are the same."""
 
 
 class ModelConfig(Section):
@@ -134,6 +138,10 @@ class LaunchConfig(Section):
     overlap: bool = False
     """With explicit sync, begin to sum gradients while backward still runs; the result is the
     same."""
+    compile: bool = False
+    """Compile each encoder with torch.compile; takes a minute or so before the first step."""
+    streams: bool = False
+    """Run the encoders of different modalities on streams of their own; a GPU only."""
     shard_from: Annotated[int, Field(ge=0)] = 1_000_000
     """With fsdp, encoders of fewer parameters stay whole on every rank."""
     check_every_steps: Count = 200

@@ -8,9 +8,11 @@ import numpy as np
 
 from mmtool import registry
 from mmtool.config.schema import DataConfig
-from mmtool.errors import DatasetNotPrepared, RequestError
+from mmtool.data.samplers import SHARDS_IN_REACH, Visits, block_shuffled, shuffled
+from mmtool.errors import DatasetNotPrepared, EnvironmentLacks, RequestError
 from mmtool.store.reader import Store, open_store
-from mmtool.text import suggestion
+from mmtool.store.remote import is_url
+from mmtool.text import human_bytes, suggestion
 from mmtool.types import InputSpec, Modality, sorted_modalities
 
 
@@ -33,6 +35,22 @@ class Dataset:
         """Store rows of a split, ascending; empty when the protocol has no such split."""
         return self.store.index.rows(split, self.protocol)
 
+    def epoch_order(self, visits: Visits, *, seed: int, epoch: int, batch_size: int) -> Visits:
+        """Give visits in the order of an epoch: any order for a local store, by shards otherwise.
+
+        A function of these arguments and of the store's content, never of ranks, of the cache or of
+        what is in it.
+        """
+        if not self.store.is_remote:
+            return shuffled(visits, seed=seed, epoch=epoch)
+        return block_shuffled(
+            visits, self.store.shard_starts, seed=seed, epoch=epoch, batch_size=batch_size
+        )
+
+    def will_need(self, rows: np.ndarray) -> None:
+        """Announce rows that will be read soon."""
+        self.store.will_need(self.columns.values(), rows)
+
     def input_specs(self) -> dict[Modality, InputSpec]:
         """What each encoder receives, after transforms."""
         return {m: self._input_spec(m) for m in self.modalities}
@@ -47,7 +65,10 @@ class Dataset:
 
 
 def locate_store(config: DataConfig, root: Path) -> Path:
-    """Give the folder of the store a recipe names, which may not exist yet."""
+    """Give the folder of the store a recipe names, which may not exist yet.
+
+    For a dataset that is a URL the folder never exists; `open_dataset` opens the URL itself.
+    """
     named = Path(config.dataset)
     if len(named.parts) > 1 or named.is_absolute():
         return named
@@ -56,18 +77,42 @@ def locate_store(config: DataConfig, root: Path) -> Path:
 
 def open_dataset(config: DataConfig, root: Path) -> Dataset:
     """Open the store of a recipe and resolve protocol, modalities and columns."""
-    path = locate_store(config, root)
-    if not path.exists():
-        raise _not_prepared(config, path, root)
-    store = open_store(path)
+    if is_url(config.dataset):
+        store = open_store(config.dataset)
+    else:
+        path = locate_store(config, root)
+        if not path.exists():
+            raise _not_prepared(config, path, root)
+        store = open_store(path)
     try:
-        return _resolve(store, config, path)
+        dataset = _resolve(store, config, store.location)
+        if store.is_remote:
+            _refuse_small_cache(dataset)
+        return dataset
     except BaseException:
         store.close()
         raise
 
 
-def _resolve(store: Store, config: DataConfig, path: Path) -> Dataset:
+def _refuse_small_cache(dataset: Dataset) -> None:
+    """Refuse a cache that would fetch shards again and again within an epoch."""
+    store = dataset.store
+    sizes = sorted(
+        sum(shard.files[c].bytes for c in dataset.columns.values())
+        for shard in store.manifest.shards
+    )
+    needed = sum(sizes[-SHARDS_IN_REACH:])
+    limit = store.cache_bytes
+    if limit is not None and limit < needed:
+        raise EnvironmentLacks(
+            f"the cache of {human_bytes(limit)} is too small for {store.location}",
+            why=f"an epoch draws from {min(SHARDS_IN_REACH, len(sizes))} shards at a time, "
+            f"which have {human_bytes(needed)}",
+            fix=f"export MMTOOL_CACHE_GB={needed * 5 // 4 // 10**9 + 1}",
+        )
+
+
+def _resolve(store: Store, config: DataConfig, path: str) -> Dataset:
     protocols = store.index.protocols
     protocol = config.split or store.manifest.default_protocol
     if protocol not in protocols:
@@ -95,7 +140,7 @@ def _resolve(store: Store, config: DataConfig, path: Path) -> Dataset:
     return dataset
 
 
-def _column(store: Store, config: DataConfig, modality: Modality, path: Path) -> str:
+def _column(store: Store, config: DataConfig, modality: Modality, path: str) -> str:
     name = config.columns.get(modality, store.default_columns[modality])
     if name not in store.columns or store.columns[name].modality != modality:
         of_modality = [c for c, info in store.columns.items() if info.modality == modality]

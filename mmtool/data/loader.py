@@ -1,43 +1,44 @@
-"""A thread that gathers from memory-mapped columns into a ring of reused buffers.
+"""A thread that gathers from memory-mapped columns and hands over batches on the device.
 
-No worker processes and no fresh batch memory: both cost ten times the gather itself. Buffers are
-pinned when the device is a GPU; a slot is refilled only after its copy to the device has completed.
+No worker processes and no fresh batch memory for gathering: both cost ten times the gather itself.
+For a GPU it fills a ring of reused pinned buffers, copied and transformed on a stream of its own;
+a buffer is refilled only after its copy has completed. Where the whole store fits on the device
+(`data.placement`), rows are picked there. For the CPU it crops and normalises while it gathers.
 """
 
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mmtool.data.dataset import Dataset
+from mmtool.data.gather import Gatherer, Slot, Visited
+from mmtool.data.resident import resident_columns
 from mmtool.data.samplers import Share, Visits
-from mmtool.data.transforms import ColumnTransform, build_transforms
-from mmtool.errors import WorkFailed
+from mmtool.data.transfer import Transfer
+from mmtool.data.transforms import build_transforms
 from mmtool.types import Batch, Modality
 
-
-@dataclass(slots=True)
-class _Slot:
-    """Reused host memory for one micro-batch."""
-
-    buffers: dict[Modality, Tensor] = field(default_factory=dict)  # flat, grown when needed
-    filled: dict[Modality, Tensor] = field(default_factory=dict)
-    lengths: dict[Modality, Tensor] = field(default_factory=dict)
-    label: Tensor | None = None
-    present: Tensor | None = None
-    rows: Tensor | None = None
-    weight: Tensor | None = None
-    copied: "torch.cuda.Event | None" = None
+_READ_AHEAD = 1
+"""Shares whose pages are announced to the system before they are gathered."""
+_FETCH_AHEAD = 64
+"""Shares whose shards are fetched ahead where the store is remote."""
+_SHARES_AHEAD = 2
+"""Shares that may be ready on the device before they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedShare:
-    """One rank's micro-batches of a step, on the device, with what it cost to get them."""
+    """One rank's micro-batches of a step, on the device, with what it cost to get them.
+
+    Both times are those that the training thread spent waiting.
+    """
 
     step: int
     global_size: int
@@ -46,29 +47,52 @@ class LoadedShare:
     transfer_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What the loading thread hands over; `issued` comes after everything it put on a stream."""
+
+    share: Share
+    batches: tuple[Batch, ...]
+    issued: "torch.cuda.Event | None"
+
+
 class Loader:
-    """Turns shares of an epoch into batches on the device; gathers ahead in one thread."""
+    """Turns shares of an epoch into batches on the device; works ahead in one thread.
+
+    `as_bytes` leaves cropped frames unnormalised, for a consumer that does so on its own device.
+    """
 
     def __init__(
-        self, dataset: Dataset, *, device: torch.device, seed: int, num_slots: int = 4
+        self,
+        dataset: Dataset,
+        *,
+        device: torch.device,
+        seed: int,
+        num_slots: int = 4,
+        as_bytes: bool = False,
     ) -> None:
         self.dataset = dataset
         self.device = device
-        self.transforms = build_transforms(dataset, seed=seed, device=device)
+        self.transforms = build_transforms(dataset, seed=seed, device=device, as_bytes=as_bytes)
+        self.resident = resident_columns(dataset, device)
+        self._gatherer = Gatherer(dataset, pin=device.type == "cuda")
+        self._transfer = Transfer(device)
         self._num_slots = num_slots
-        self._pin = device.type == "cuda"
-        # The columns are kept in store order; the recipe may use fewer modalities.
-        store_order = list(dataset.store.modalities)
-        self._present_columns = [store_order.index(m) for m in dataset.modalities]
+        # Kept between epochs, for pinned memory is slow to get; each run takes a ring of its own.
+        self._rings: list[deque[Slot]] = []
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether the columns live on the device."""
+        return bool(self.resident)
 
     def run(self, shares: Iterable[Share], *, epoch: int | None) -> Iterator[LoadedShare]:
         """Give the batches of every share; `epoch` None switches augmentation off."""
-        free: queue.Queue[_Slot] = queue.Queue()
-        ready: queue.Queue[tuple[Share, list[_Slot]] | BaseException | None] = queue.Queue()
+        ready: queue.Queue[_Ready | BaseException | None] = queue.Queue()
+        room = threading.Semaphore(_SHARES_AHEAD)
         stop = threading.Event()
-        for _ in range(self._num_slots):
-            free.put(_Slot())
-        arguments = (shares, free, ready, stop)
+        self._transfer.begin()
+        arguments = (shares, epoch, ready, room, stop)
         thread = threading.Thread(target=self._produce, args=arguments, daemon=True)
         thread.start()
         try:
@@ -80,124 +104,107 @@ class Loader:
                     return
                 if isinstance(item, BaseException):
                     raise item
-                share, slots = item
-                batches = tuple(self._to_device(slot, epoch) for slot in slots)
-                for slot in slots:
-                    free.put(slot)
+                self._transfer.receive(item.batches, item.issued)
                 moved = time.perf_counter()
+                room.release()
                 yield LoadedShare(
-                    share.step,
-                    share.global_size,
-                    batches,
+                    item.share.step,
+                    item.share.global_size,
+                    item.batches,
                     (waited - started) * 1e3,
                     (moved - waited) * 1e3,
                 )
+                del item  # a batch that was trained on must not be kept until the next one is there
         finally:
             stop.set()
-            free.put(_Slot())  # wakes a producer that waits for a slot
+            room.release()  # wakes a producer that waits for room
             thread.join()
 
     def _produce(
         self,
         shares: Iterable[Share],
-        free: "queue.Queue[_Slot]",
-        ready: "queue.Queue[tuple[Share, list[_Slot]] | BaseException | None]",
+        epoch: int | None,
+        ready: "queue.Queue[_Ready | BaseException | None]",
+        room: threading.Semaphore,
         stop: threading.Event,
     ) -> None:
+        ring = self._rings.pop() if self._rings else deque(Slot() for _ in range(self._num_slots))
         try:
-            for share in shares:
-                slots: list[_Slot] = []
-                for visits in share.micro:
-                    # More micro-batches than slots would wait for ever: add memory instead.
-                    slot = free.get() if len(slots) < self._num_slots else _Slot()
-                    if stop.is_set():
-                        return
-                    self._fill(slot, visits)
-                    slots.append(slot)
-                ready.put((share, slots))
+            for share in self._announced(shares):
+                room.acquire()
+                if stop.is_set():
+                    return
+                with self._transfer.issue():
+                    batches = tuple(self._batch(ring, visits, epoch) for visits in share.micro)
+                ready.put(_Ready(share, batches, self._transfer.mark()))
             ready.put(None)
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
             ready.put(error)
+        finally:
+            self._rings.append(ring)
 
-    def _fill(self, slot: _Slot, visits: Visits) -> None:
-        if slot.copied is not None:
-            slot.copied.synchronize()
-        store, index = self.dataset.store, self.dataset.store.index
-        rows = visits.rows
-        present = index.present[rows][:, self._present_columns]
-        if visits.keep is not None:
-            present = present & visits.keep
-        slot.label = self._host(index.label[rows])
-        slot.present = self._host(present)
-        slot.rows = self._host(rows)
-        slot.weight = None if visits.weight is None else self._host(visits.weight)
-        for modality in self.dataset.modalities:
-            name = self.dataset.columns[modality]
-            column = store.columns[name]
-            shape = (len(rows), *column.shape)
-            if column.ragged:
-                longest = max(1, int(store.lengths(name)[rows].max(initial=1)))
-                shape = (len(rows), longest, *column.shape)
-            out = self._buffer(slot, modality, shape, np.dtype(column.dtype))
-            try:
-                _, lengths = store.gather(name, rows, out.numpy())
-            except (OSError, ValueError) as err:
-                raise WorkFailed(
-                    f"reading column {name!r} of {store.path} failed: {err}",
-                    fix=f"prepare the dataset again, or check the disk of {store.path}",
-                ) from err
-            slot.filled[modality] = out
-            if lengths is not None:
-                slot.lengths[modality] = self._host(lengths)
+    def _announced(self, shares: Iterable[Share]) -> Iterator[Share]:
+        """Give the shares, each after the store has heard of the ones that follow it."""
+        if self.is_resident:
+            yield from shares
+            return
+        depth = _FETCH_AHEAD if self.dataset.store.is_remote else _READ_AHEAD
+        waiting: deque[Share] = deque()
+        for share in shares:
+            if depth:
+                self.dataset.will_need(np.concatenate([part.rows for part in share.micro]))
+            waiting.append(share)
+            if len(waiting) > depth:
+                yield waiting.popleft()
+        yield from waiting
 
-    def _buffer(
-        self, slot: _Slot, modality: Modality, shape: tuple[int, ...], dtype: np.dtype
-    ) -> Tensor:
-        wanted = torch.from_numpy(np.empty(0, dtype)).dtype
-        size = int(np.prod(shape))
-        held = slot.buffers.get(modality)
-        if held is None or held.numel() < size:
-            held = torch.empty(size, dtype=wanted, pin_memory=self._pin)
-            slot.buffers[modality] = held
-        return held[:size].view(shape)
-
-    def _host(self, values: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
-        return tensor.pin_memory() if self._pin else tensor
-
-    def _to_device(self, slot: _Slot, epoch: int | None) -> Batch:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(self.device, non_blocking=True)
-
-        assert slot.rows is not None
-        assert slot.label is not None
-        assert slot.present is not None
-        index = move(slot.rows)
-        lengths = {m: move(x) for m, x in slot.lengths.items()}
-        inputs = {
-            m: self._transformed(self.transforms[m], move(x), index, lengths.get(m), epoch)
-            for m, x in slot.filled.items()
-        }
-        batch = Batch(
-            inputs=inputs,
+    def _batch(self, ring: deque[Slot], visits: Visits, epoch: int | None) -> Batch:
+        visited = self._gatherer.look_up(visits)
+        index = self._moved(visited.rows)
+        lengths = {m: self._moved(x) for m, x in visited.lengths.items()}
+        return Batch(
+            inputs=self._inputs(ring, visited, index, lengths, epoch),
             lengths=lengths,
-            present=move(slot.present),
-            label=move(slot.label),
+            present=self._moved(visited.present),
+            label=self._moved(visited.label),
             index=index,
             modalities=self.dataset.modalities,
-            weight=None if slot.weight is None else move(slot.weight),
+            weight=None if visited.weight is None else self._moved(visited.weight),
         )
-        if self._pin:
-            slot.copied = torch.cuda.Event()
-            slot.copied.record()
-        return batch
 
-    @staticmethod
-    def _transformed(
-        transform: ColumnTransform,
-        raw: Tensor,
+    def _inputs(
+        self,
+        ring: deque[Slot],
+        visited: Visited,
         index: Tensor,
-        lengths: Tensor | None,
+        lengths: dict[Modality, Tensor],
         epoch: int | None,
-    ) -> Tensor:
-        return transform(raw, index, lengths, epoch=epoch)
+    ) -> dict[Modality, Tensor]:
+        if not self.is_resident and self.device.type == "cpu":
+            return self._gatherer.transformed(visited, self.transforms, epoch=epoch)
+        if self.is_resident:
+            raw = {
+                m: column.take(index, lengths.get(m), visited.longest.get(m, 0))
+                for m, column in self.resident.items()
+            }
+            return self._transformed(raw, index, lengths, epoch)
+        slot = ring[0]
+        ring.rotate(-1)
+        slot.wait()
+        raw = {m: self._moved(x) for m, x in self._gatherer.gather(slot, visited).items()}
+        slot.copied = self._transfer.mark()
+        return self._transformed(raw, index, lengths, epoch)
+
+    def _transformed(
+        self,
+        raw: dict[Modality, Tensor],
+        index: Tensor,
+        lengths: dict[Modality, Tensor],
+        epoch: int | None,
+    ) -> dict[Modality, Tensor]:
+        return {
+            m: self.transforms[m](x, index, lengths.get(m), epoch=epoch) for m, x in raw.items()
+        }
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)

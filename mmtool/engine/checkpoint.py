@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmtool import __version__
+from mmtool.engine import fault
 from mmtool.engine.build import Job, Progress
 from mmtool.errors import CheckpointError, EnvironmentLacks
 from mmtool.methods._base import DataPlan
@@ -113,6 +114,7 @@ def _publish(snapshot: Snapshot, folder: Path, name: str) -> Path:
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for item in temporary.iterdir():
             _flush(item)
+        fault.during("save", 0, snapshot.step)
         shutil.rmtree(final, ignore_errors=True)  # the same step of an earlier attempt
         temporary.rename(final)
         _flush(folder)

@@ -108,9 +108,14 @@ def _start(
         )
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill this process as soon as the one that started it is gone."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _prepare_child() -> None:
     """Tie the child to its parent, and hold signals back until it can note them."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 
 

@@ -142,6 +142,10 @@ def join(device: torch.device, *, timeout_s: float) -> Ranks:
     rank = int(os.environ["RANK"])
     timeout = timedelta(seconds=timeout_s)
     store = _meeting_point(timeout)
+    # Ranks load torch for different times; collectives are timed from when all are here.
+    store.set(f"rank{rank}", "here")
+    start = timedelta(seconds=max(timeout_s, _START_S))
+    store.wait([f"rank{peer}" for peer in range(world)], start)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
         backend,
@@ -164,6 +168,7 @@ def share_text(text: str | None, *, timeout_s: float) -> str:
         raise PeerLost(f"the ranks did not meet: {err}", where=os.environ["MASTER_ADDR"]) from err
 
 
+_START_S = 300.0
 _stores: dict[str, PrefixStore] = {}
 
 

@@ -2,13 +2,15 @@
 
     MMTOOL_FAULT="kill:rank=1,step=12"            several are separated by ";"
 
-Faults that act by themselves, in `at_step` (with step=) or `during` (with during=save):
+Faults that act by themselves, in `at_step` (with step=) or `during` (with during=save, and step=
+for that of one step):
 
     kill stop       SIGKILL, SIGSTOP to this process
     term int usr1   that signal to this process, or to=launcher
     raise           RuntimeError("planted fault")
     exit            end at once with code= (1 unless given)
     hold            make the file named by file= and wait until it is gone
+    linger          make that file and wait for a signal that asks to stop
 
 Faults that the code at their place asks for with `is_due` and carries out itself:
 
@@ -22,11 +24,13 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
+from mmtool.engine.stop import STOPPING
 from mmtool.errors import RequestError
 
 VARIABLE = "MMTOOL_FAULT"
@@ -40,11 +44,11 @@ _SIGNALS = {
     "int": signal.SIGINT,
     "usr1": signal.SIGUSR1,
 }
-_ACTING = (*_SIGNALS, "raise", "exit", "hold")
+_ACTING = (*_SIGNALS, "raise", "exit", "hold", "linger")
 _ASKED = ("nan", "inf", "oom", "skew", "order")
 _NUMBERS = ("rank", "step", "until", "code", "restart")
 _WORDS = ("during", "to", "file")
-_HOLD_POLL_S = 0.01
+_POLL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +67,61 @@ class Fault:
 
     def is_at(self, rank: int, step: int) -> bool:
         """Whether this fault concerns the rank and the step."""
-        if self.step is None or self.rank not in (None, rank):
+        if self.rank not in (None, rank):
             return False
-        return self.step <= step <= (self.until or self.step)
+        return self.step is None or self.step <= step <= (self.until or self.step)
 
     def act(self) -> None:
         """Do to this process, or to its launcher, what the fault says."""
         if self.kind in _SIGNALS:
-            target = os.getppid() if self.to == "launcher" else os.getpid()
-            os.kill(target, _SIGNALS[self.kind])
+            if self.to == "launcher":
+                _until_told_to_stop(lambda: os.kill(os.getppid(), _SIGNALS[self.kind]))
+            else:
+                os.kill(os.getpid(), _SIGNALS[self.kind])
         elif self.kind == "raise":
             raise RuntimeError("planted fault")
         elif self.kind == "exit":
             os._exit(self.code)
+        elif self.kind == "linger":
+            _until_told_to_stop(Path(self.file).touch)
         elif self.kind == "hold":
             held = Path(self.file)
             held.touch()
             while held.exists():
-                time.sleep(_HOLD_POLL_S)
+                time.sleep(_POLL_S)
+
+
+def _until_told_to_stop(cause: Callable[[], None]) -> None:
+    """Do what leads to a stop and wait for it in this very step."""
+    told: list[int] = []
+    before = {int(number): signal.getsignal(number) for number in STOPPING}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        handler = before[number]
+        if callable(handler):
+            handler(number, frame)
+
+    for stopping in STOPPING:
+        signal.signal(stopping, note)
+    cause()
+    while not told:
+        time.sleep(_POLL_S)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def at_step(rank: int, step: int) -> None:
     """Act out the faults planted at the beginning of a step (0-based)."""
     for fault in _planted():
-        if fault.kind in _ACTING and fault.is_at(rank, step):
+        if fault.kind in _ACTING and fault.during is None and fault.is_at(rank, step):
             fault.act()
 
 
-def during(name: str, rank: int) -> None:
+def during(name: str, rank: int, step: int) -> None:
     """Act out the faults planted into a named stretch of work, for example `save`."""
     for fault in _planted():
-        if fault.kind in _ACTING and fault.during == name and fault.rank in (None, rank):
+        if fault.kind in _ACTING and fault.during == name and fault.is_at(rank, step):
             fault.act()
 
 
@@ -148,8 +176,8 @@ def _parse_one(text: str) -> Fault:
             raise _wrong(text, f"{pair!r} is none of {', '.join((*_NUMBERS, *_WORDS))} with value")
     if kind not in _ACTING + _ASKED:
         raise _wrong(text, f"{kind!r} is none of {', '.join(_ACTING + _ASKED)}")
-    if ("step" in fields) == ("during" in fields):
-        raise _wrong(text, "one of step= and during= says when")
+    if "step" not in fields and "during" not in fields:
+        raise _wrong(text, "step= or during= has to say when")
     return Fault(kind, **fields)  # type: ignore[arg-type]
 
 

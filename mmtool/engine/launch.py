@@ -44,6 +44,8 @@ class TrainRequest:
     on_event: OnEvent | None = None
     task: Task | None = None
     """What this process is among tasks that were started together."""
+    is_elsewhere: bool = False
+    """Whether the run will execute on other machines than this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def prepare_run(request: TrainRequest) -> RunDir:
     recipe = request.loaded.recipe
     fault.is_planted()
     open_dataset(recipe.data, request.data_root).store.close()
-    if request.task is None:
+    if request.task is None and not request.is_elsewhere:
         check_devices(recipe)
         _warn(request.on_event, crowding(recipe))
     run = create_run(request.runs_root, request.loaded.name, label=request.label)
@@ -98,7 +100,8 @@ def resume(
                     f"run {run.path.name} is already done",
                     fix=f"mmtool diagnose {run.path}, or train the recipe again",
                 )
-            recipe = load_recipe(str(run.resolved_path)).recipe
+            # It was checked when the run was made; every rank checks it again.
+            recipe = load_recipe(str(run.resolved_path), check_plugins=False).recipe
             if task is None:
                 check_devices(recipe)
             root = str((data_root or Path(read_launch(run.path)["data_root"])).resolve())

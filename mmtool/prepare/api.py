@@ -57,6 +57,10 @@ from mmtool.prepare.digits import with_noise as with_noise
 from mmtool.prepare.editions import edition_of as edition_of
 from mmtool.prepare.files import FileTree as FileTree
 from mmtool.prepare.pickles import read_pickle as read_pickle
+from mmtool.prepare.recordings import WindowOptions as WindowOptions
+from mmtool.prepare.recordings import between as between
+from mmtool.prepare.recordings import labels_of_numbers as labels_of_numbers
+from mmtool.prepare.recordings import window_clips as window_clips
 from mmtool.prepare.records import read_records as read_records
 from mmtool.prepare.sentiment import Sentiment as Sentiment
 from mmtool.prepare.sentiment import SentimentOptions as SentimentOptions

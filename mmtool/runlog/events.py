@@ -27,8 +27,8 @@ sys    cpu_percent and rss_mb of the process, host_cpu_percent, load1, psi_cpu |
 event  what: checkpoint | resume | restart | signal | nonfinite | warning | method, and free fields
 end    status done | failed | stopped, reason
 
-`status.json` of the run directory holds state running | done | failed | stopped, reason, step,
-epoch, attempt, pid, host, updated, resumable, exit_code, rank (that failed first), and attempts
+`status.json` of the run directory holds state queued | running | done | failed | stopped, reason,
+step, epoch, attempt, pid, host, updated, resumable, exit_code, rank (that failed first), and attempts
 [{attempt, reason, exit_code, rank, step, seconds}] of a run with several ranks; it is replaced
 atomically.
 """

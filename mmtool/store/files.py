@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +21,29 @@ class ShardSource(Protocol):
 
     def path(self, name: str) -> Path:
         """Give a local path that holds the whole file."""
+
+
+class FetchingSource(ABC):
+    """A source whose files are fetched when asked for and may be dropped again later."""
+
+    limit_bytes: int
+    """What it keeps at most."""
+
+    @abstractmethod
+    def path(self, name: str) -> Path:
+        """Fetch the file if it is not here and give its local path."""
+
+    @abstractmethod
+    def is_kept(self, name: str) -> bool:
+        """Say whether the file is still here."""
+
+    @abstractmethod
+    def will_need(self, names: Sequence[str]) -> None:
+        """Start fetching files in the background, the first ones first."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop fetching."""
 
 
 class LocalShards:

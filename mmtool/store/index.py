@@ -1,5 +1,6 @@
 """The table of a store: id, label, group, splits and presence of every row."""
 
+import functools
 import io
 import itertools
 import zipfile
@@ -29,18 +30,28 @@ class Index:
         ids: tuple[NDArray[np.uint8], IntArray],
         label: IntArray,
         group: IntArray,
-        group_names: Sequence[str],
+        group_names: tuple[NDArray[np.uint8], IntArray],
         splits: Mapping[str, NDArray[np.int8]],
         present: NDArray[np.bool_],
         default_protocol: str,
+        value: NDArray[np.float64] | None = None,
     ) -> None:
         self._id_bytes, self._id_offsets = ids
         self.label = label
         self.group = group
-        self.group_names = list(group_names)
+        self._group_bytes, self._group_offsets = group_names
         self._splits = dict(splits)
         self.present = present
         self.default_protocol = default_protocol
+        self.value = value
+        """The number behind each label, NaN where there is none; None where no clip has one."""
+
+    @functools.cached_property
+    def group_names(self) -> list[str]:
+        """Names of the groups by code; decoded when first asked for."""
+        blob = self._group_bytes
+        pairs = itertools.pairwise(self._group_offsets.tolist())
+        return [blob[a:b].tobytes().decode() for a, b in pairs]
 
     @property
     def num_rows(self) -> int:
@@ -90,8 +101,12 @@ def index_bytes(
     splits: Mapping[str, Sequence[str | None]],
     present: Sequence[Sequence[bool]],
     num_modalities: int,
+    values: Sequence[float | None] | None = None,
 ) -> bytes:
-    """Give the index file; the same rows give the same bytes."""
+    """Give the index file; the same rows give the same bytes.
+
+    `values` are the numbers behind the labels, where a dataset has them.
+    """
     encoded = [item.encode() for item in ids]
     group_names = sorted(set(groups))
     group_code = {name: code for code, name in enumerate(group_names)}
@@ -110,6 +125,9 @@ def index_bytes(
         "group_offsets": group_offsets,
         "present": np.asarray(present, dtype=np.bool_).reshape(len(ids), num_modalities),
     }
+    if values is not None and any(value is not None for value in values):
+        numbers = [np.nan if value is None else value for value in values]
+        arrays["value"] = np.asarray(numbers, dtype=np.float64)
     for protocol, names in splits.items():
         arrays[f"{_SPLIT_PREFIX}{protocol}"] = np.asarray([codes[n] for n in names], dtype=np.int8)
     return _zip(arrays)
@@ -120,20 +138,17 @@ def read_index(path: Path, default_protocol: str) -> Index:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        group_blob, group_offsets = arrays["group_names"], arrays["group_offsets"]
-        group_names = [
-            group_blob[a:b].tobytes().decode() for a, b in itertools.pairwise(group_offsets)
-        ]
         return Index(
             ids=(arrays["ids"], arrays["id_offsets"]),
             label=arrays["label"],
             group=arrays["group"],
-            group_names=group_names,
+            group_names=(arrays["group_names"], arrays["group_offsets"]),
             splits={
                 k.removeprefix("split/"): v for k, v in arrays.items() if k.startswith("split/")
             },
             present=arrays["present"],
             default_protocol=default_protocol,
+            value=arrays.get("value"),
         )
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise StoreError(

@@ -29,8 +29,6 @@ from mmtool.store.schema import (
     manifest_text,
 )
 
-DEFAULT_CLIPS_PER_SHARD = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class FinishedShard:

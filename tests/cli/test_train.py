@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mmtool.cli.app import app
-from mmtool.cli.train import parse_seeds, seed_spread
+from mmtool.cli.seeds import parse_seeds, seed_spread
 from mmtool.errors import RequestError
 
 

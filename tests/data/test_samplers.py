@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtool.data.samplers import Visits, num_batches, rank_share, shuffled, split_evenly
+from mmtool.data.samplers import (
+    Visits,
+    block_shuffled,
+    num_batches,
+    rank_share,
+    shuffled,
+    split_evenly,
+)
 
 
 def epoch(num: int, seed: int = 0, number: int = 0) -> Visits:
@@ -72,3 +79,116 @@ def test_plans_travel_with_their_rows():
         at = int(row) - 7
         assert keep.tolist() == visits.keep[at].tolist()
         assert weight == pytest.approx(visits.weight[at])
+
+
+def blocks(num_shards: int, per_shard: int, *, batch_size: int = 64, **options) -> np.ndarray:
+    starts = np.arange(num_shards + 1) * per_shard
+    arguments = {"seed": 1, "epoch": 0, **options}
+    visits = Visits(np.arange(num_shards * per_shard))
+    return block_shuffled(visits, starts, batch_size=batch_size, **arguments).rows
+
+
+def most_open(order: np.ndarray, per_shard: int) -> int:
+    """Largest number of shards between their first and their last visit."""
+    shard_of, place = order // per_shard, np.arange(len(order))
+    num_shards = int(shard_of.max()) + 1
+    first, last = np.full(num_shards, len(order)), np.zeros(num_shards, dtype=int)
+    np.minimum.at(first, shard_of, place)
+    np.maximum.at(last, shard_of, place)
+    change = np.zeros(len(order) + 1, dtype=int)
+    np.add.at(change, first, 1)
+    np.add.at(change, last + 1, -1)
+    return int(change.cumsum().max())
+
+
+def in_batch_distance(order: np.ndarray, batch_size: int = 64) -> float:
+    """Mean distance of two samples of a batch over that in a global permutation."""
+    batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
+    one, other = np.triu_indices(batch_size, 1)
+    return float(np.abs(batches[:, one] - batches[:, other]).mean() * 3 / (len(order) + 1))
+
+
+@given(
+    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=30),
+    batch_size=st.integers(1, 40),
+    num_parts=st.integers(1, 9),
+    reach=st.integers(1, 12),
+    share=st.floats(0.1, 1.0),
+)
+def test_a_block_order_visits_each_sample_once(sizes, batch_size, num_parts, reach, share):
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    rows = np.flatnonzero(np.random.default_rng(0).random(starts[-1]) < share)
+
+    found = block_shuffled(
+        Visits(rows),
+        starts,
+        seed=3,
+        epoch=1,
+        batch_size=batch_size,
+        num_parts=num_parts,
+        shards_in_reach=reach,
+    )
+
+    assert sorted(found.rows) == rows.tolist()
+
+
+def test_a_block_order_is_a_function_of_seed_and_epoch():
+    assert np.array_equal(blocks(100, 20), blocks(100, 20))
+    assert not np.array_equal(blocks(100, 20), blocks(100, 20, epoch=1))
+    assert not np.array_equal(blocks(100, 20), blocks(100, 20, seed=2))
+
+
+def test_a_block_order_draws_from_few_shards_at_a_time_and_still_mixes():
+    order = blocks(300, 40, shards_in_reach=32)
+    everywhere = shuffled(Visits(np.arange(12_000)), seed=1, epoch=0).rows
+
+    assert most_open(order, 40) <= 40
+    assert most_open(everywhere, 40) == 300
+    assert in_batch_distance(everywhere) > 0.99
+    assert in_batch_distance(order) > 0.94
+    assert in_batch_distance(np.arange(12_000)) < 0.01
+
+
+def test_few_shards_get_the_global_permutation():
+    assert np.array_equal(blocks(64, 20), shuffled(Visits(np.arange(1280)), seed=1, epoch=0).rows)
+    assert not np.array_equal(
+        blocks(65, 20), shuffled(Visits(np.arange(1300)), seed=1, epoch=0).rows
+    )
+
+
+@pytest.mark.parametrize("batch_size", [64, 50, 8])
+@pytest.mark.parametrize("world", [2, 4, 8])
+def test_nodes_read_disjoint_shards_in_an_order_that_knows_no_nodes(world, batch_size):
+    num_shards, per_shard = 400, 30
+    visits = Visits(blocks(num_shards, per_shard, batch_size=batch_size))
+    readers = np.zeros(num_shards, dtype=int)
+    for rank in range(world):
+        mine: set[int] = set()
+        for step in range(num_batches(len(visits), batch_size)):
+            share = rank_share(visits, step, batch_size=batch_size, rank=rank, world=world)
+            for part in share.micro:
+                if part.weight is None:
+                    mine |= set((part.rows // per_shard).tolist())
+        readers[list(mine)] += 1
+
+    # Only a shard that lies across the end of a run has two readers.
+    assert (readers > 1).sum() <= world - 1
+    assert (readers >= 1).all()
+
+
+@given(st.integers(0, 40), st.integers(1, 4), st.integers(1, 4))
+def test_the_number_of_samples_consumed_is_all_that_a_resume_needs(step, before, after):
+    def consumed(world: int, first: int, last: int) -> list[int]:
+        visits = Visits(blocks(100, 6, batch_size=15))
+        return [
+            int(row)
+            for number in range(first, last)
+            for rank in range(world)
+            for part in rank_share(visits, number, batch_size=15, rank=rank, world=world).micro
+            for row in part.rows
+        ]
+
+    seen = consumed(before, 0, step)
+    rest = consumed(after, len(seen) // 15, 40)
+
+    assert np.array_equal(seen + rest, blocks(100, 6, batch_size=15))

@@ -41,10 +41,13 @@ def test_damaged_files_are_passed_on(noise: bytes, cut: int) -> None:
 
 @pytest.fixture(scope="module")
 def noted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Give a clip, and the same clip with notes of its encoder in the middle and at the end."""
+    """Give a clip, and the same clip with notes of its encoder in the middle and at the end.
+
+    It is longer than what FFmpeg reads ahead, else the stream of notes would be known in advance.
+    """
     plain = tmp_path_factory.mktemp("flv") / "plain.flv"
-    made = ["-f", "lavfi", "-i", "testsrc=size=96x72:rate=25:d=1"]
-    made += ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=22050:d=1"]
+    made = ["-f", "lavfi", "-i", "testsrc=size=96x72:rate=25:d=3"]
+    made += ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=22050:d=3"]
     try:
         command = ["ffmpeg", "-loglevel", "error", "-y", *made, "-c:v", "flv1", str(plain)]
         subprocess.run(command, check=True)

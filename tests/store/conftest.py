@@ -1,6 +1,6 @@
 """A hand-made store of five small columns, written through the writer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +95,33 @@ def folder(tmp_path: Path, rows: list[dict[str, np.ndarray]]) -> Path:
 @pytest.fixture
 def write() -> Callable[..., Path]:
     return write_store
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 server of this machine."""
+    pytest.importorskip("s3fs", reason='pip install "mmtool[remote]"')
+    server = pytest.importorskip("moto.server", reason="pip install 'moto[server]'")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """An empty bucket with the environment in which the store finds it; the cache is fresh."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("MMTOOL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MMTOOL_CACHE_GB", raising=False)
+    found = boto3.resource("s3").Bucket("shelf")
+    found.create()
+    yield found
+    found.objects.all().delete()
+    found.delete()
