@@ -56,6 +56,8 @@ def moments_of(array: NDArray[Any], kind: str) -> Moments:
     axis = _CHANNEL_AXIS.get(kind)
     if array.size == 0:
         return Moments()
+    if array.dtype.kind in "iu":
+        return _moments_of_integers(array, axis)
     if axis is None:
         values = array.reshape(1, -1).astype(np.float64)
     else:
@@ -63,3 +65,19 @@ def moments_of(array: NDArray[Any], kind: str) -> Moments:
     mean = values.mean(axis=1)
     spread = np.square(values - mean[:, None]).sum(axis=1)
     return Moments(values.shape[1], mean.tolist(), spread.tolist())
+
+
+def _moments_of_integers(array: NDArray[Any], axis: int | None) -> Moments:
+    """Give the moments of pictures or sound from exact sums: without copies in double precision."""
+    kept = 0 if axis is None else axis % array.ndim
+    over = None if axis is None else tuple(a for a in range(array.ndim) if a != kept)
+    wide = np.uint16 if array.dtype == np.uint8 else np.int64
+    sums = np.atleast_1d(array.sum(axis=over, dtype=np.int64)).tolist()
+    squares = np.atleast_1d(np.multiply(array, array, dtype=wide).sum(axis=over, dtype=np.int64))
+    count = array.size // len(sums)
+    # Whole numbers of any size: the difference loses nothing.
+    spread = [
+        (count * square - total * total) / count
+        for total, square in zip(sums, squares.tolist(), strict=True)
+    ]
+    return Moments(count, [total / count for total in sums], spread)

@@ -60,6 +60,7 @@ def noted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         at += 11 + int.from_bytes(content[at + 1 : at + 4], "big") + 4
     noted = plain.with_name("noted.flv")
     noted.write_bytes(content[:at] + NOTE + content[at:] + NOTE)
+    plain.with_name("noted_at_its_end.flv").write_bytes(content + NOTE)
     return plain, noted
 
 
@@ -77,7 +78,8 @@ def test_many_clips_with_notes_leave_the_process_alive(noted: tuple[Path, Path])
         "[decode(Source(Path(sys.argv[1])), s) for _ in range(60)"
         " for s in (FramesSpec(num_frames=3, height=72, width=96), AudioSpec())]"
     )
+    path = noted[0].with_name("noted_at_its_end.flv")
     done = subprocess.run(
-        [sys.executable, "-c", program, str(noted[1])], capture_output=True, check=False
+        [sys.executable, "-c", program, str(path)], capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
