@@ -79,6 +79,16 @@ class StoreError(WorkFailed):
     """A prepared dataset is damaged, incomplete or of a version this mmtool cannot read."""
 
 
+class StoreLost(StoreError):
+    """A file of a prepared dataset vanished or was cut short while it was being read."""
+
+    exit_code = 74
+
+    def __init__(self, what: str, *, shard: int | None = None, **details: str) -> None:
+        super().__init__(what, **details)
+        self.shard = shard
+
+
 class RunDirectoryError(RequestError):
     """A path given as a run is not one, or the run cannot be continued."""
 

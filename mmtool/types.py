@@ -58,12 +58,14 @@ class Batch:
 
     def only(self, modalities: Sequence[Modality]) -> Batch:
         """Give the same samples with every other modality marked absent and its input dropped."""
-        keep = [m in modalities for m in self.modalities]
-        mask = self.present.new_tensor(keep)
+        present = self.present.clone()
+        for position, modality in enumerate(self.modalities):
+            if modality not in modalities:  # a mask made of Python values would be waited for
+                present[:, position].fill_(False)
         return replace(
             self,
             inputs={m: x for m, x in self.inputs.items() if m in modalities},
-            present=self.present & mask,
+            present=present,
         )
 
 

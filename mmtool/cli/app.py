@@ -11,6 +11,7 @@ from mmtool import __version__
 from mmtool.cli.boundary import EXIT_CODES, INTERRUPTED, error_boundary
 from mmtool.cli.diagnose import diagnose
 from mmtool.cli.doctor import doctor
+from mmtool.cli.export import export
 from mmtool.cli.list import list_things
 from mmtool.cli.output import ColorChoice, Output
 from mmtool.cli.prepare import prepare
@@ -34,6 +35,7 @@ app.command("prepare")(prepare)
 app.command("train")(train)
 app.command("diagnose")(diagnose)
 app.command("profile")(profile)
+app.command("export")(export)
 app.command("list")(list_things)
 app.add_typer(recipe_app, name="recipe")
 app.command("doctor")(doctor)

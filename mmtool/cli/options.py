@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from mmtool.cli.boundary import error_boundary
-from mmtool.cli.completion import dataset_names, recipe_names
+from mmtool.cli.completion import dataset_names, recipe_names, run_names
 from mmtool.cli.output import ColorChoice, Output
 from mmtool.errors import RequestError
 
@@ -35,6 +35,14 @@ GpusOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--gpus", metavar="N", min=1, help="Number of ranks (CPU processes on a CPU)."),
 ]
+RanksOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--gpus",
+        metavar="N",
+        help="Number of ranks (CPU processes on a CPU), or auto: every visible GPU.",
+    ),
+]
 DeviceOption: TypeAlias = Annotated[
     str | None, typer.Option("--device", metavar="D", help="auto, cpu or cuda.")
 ]
@@ -48,6 +56,54 @@ RunsDirOption: TypeAlias = Annotated[
 ]
 DryRunOption: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Check everything and say what would happen; no writing.")
+]
+OptionalRecipe: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file, or the name of a bundled recipe.",
+        autocompletion=recipe_names,
+    ),
+]
+SeedOption: TypeAlias = Annotated[
+    int | None, typer.Option("--seed", metavar="N", min=0, help="Sets train.seed.")
+]
+SeedsOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="0,1,2", help="A run for each seed, one per GPU at once."),
+]
+JobsOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--jobs", metavar="N", min=1, help="Runs of --seeds at the same time."),
+]
+NameOption: TypeAlias = Annotated[
+    str | None, typer.Option("--name", metavar="LABEL", help="Added to the run's name.")
+]
+AllowChangeOption: TypeAlias = Annotated[
+    bool,
+    typer.Option("--allow-change", help="With --resume: go on though the recipe was edited."),
+]
+ResumeOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--resume",
+        metavar="RUN",
+        help="Continue a run: a path, a name, latest.",
+        autocompletion=run_names,
+    ),
+]
+SlurmOption: TypeAlias = Annotated[
+    bool, typer.Option("--slurm", help="Write a batch script and hand it to SLURM.")
+]
+NodesOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--nodes", metavar="N", min=1, help="SLURM: nodes, with --gpus on each."),
+]
+TimeOption: TypeAlias = Annotated[
+    str | None, typer.Option("--time", metavar="D-HH:MM", help="SLURM: the time limit.")
+]
+PartitionOption: TypeAlias = Annotated[
+    str | None, typer.Option("--partition", metavar="P", help="SLURM: the partition.")
 ]
 DatasetArgument: TypeAlias = Annotated[
     str,

@@ -1,11 +1,8 @@
 """`mmtool prepare`: a raw release becomes a store."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from mmtool.cli.options import (
     DataRootOption,
@@ -15,6 +12,24 @@ from mmtool.cli.options import (
     refuse_together,
 )
 from mmtool.cli.output import Output
+from mmtool.cli.prepare_options import (
+    AllowLeakOption,
+    DatasetSetOption,
+    DuplicatePolicy,
+    DuplicatesOption,
+    ExportFormat,
+    LimitOption,
+    MaxMissingOption,
+    MaxSecondsOption,
+    MaxSkippedOption,
+    MissingModality,
+    MissingModalityOption,
+    OutOption,
+    OverwriteOption,
+    SourceOption,
+    ToOption,
+    WorkersOption,
+)
 from mmtool.cli.progress import Stage
 from mmtool.errors import DatasetNotPrepared, RequestError
 from mmtool.paths import data_root as find_data_root
@@ -24,6 +39,7 @@ if TYPE_CHECKING:
     from mmtool.prepare.request import PrepareRequest, PrepareResult, Progress
 
 SCHEMA = "mmtool.prepare/1"
+EXPORT_SCHEMA = "mmtool.export-store/1"
 _TOLD_BEFORE = (
     ("dataset", "TITLE"),
     ("licence", "LICENCE"),
@@ -32,79 +48,24 @@ _TOLD_BEFORE = (
 )
 
 
-class MissingModality(StrEnum):
-    """What becomes of a clip of which only some modalities can be read."""
-
-    skip = "skip"
-    keep = "keep"
-
-
-class DuplicatePolicy(StrEnum):
-    """Which of several rows with one id is kept."""
-
-    first = "first"
-    last = "last"
-    multi = "multi"
-    drop = "drop"
-
-
 @command
 def prepare(
     output: Output,
     name: DatasetArgument,
-    source: Annotated[
-        Path | None,
-        typer.Option("--source", metavar="DIR", help="The raw release; else bundled samples."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The store; else under data root.")
-    ] = None,
+    source: SourceOption = None,
+    out: OutOption = None,
     data_root: DataRootOption = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", metavar="N", min=1, help="Threads; else one per core."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Only N clips, in proportion.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a store that is already there.")
-    ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="An option of the dataset."),
-    ] = None,
-    max_skipped: Annotated[
-        float,
-        typer.Option(
-            "--max-skipped", metavar="SHARE", min=0.0, max=1.0, help="Share of clips that may fail."
-        ),
-    ] = 0.1,
-    max_missing: Annotated[
-        float | None,
-        typer.Option(
-            "--max-missing",
-            metavar="SHARE",
-            min=0.0,
-            max=1.0,
-            help="Share of clips without a file; else what suits the dataset.",
-        ),
-    ] = None,
-    missing_modality: Annotated[
-        MissingModality,
-        typer.Option("--missing-modality", help="Clips of which only a part can be read."),
-    ] = MissingModality.skip,
-    duplicates: Annotated[
-        DuplicatePolicy,
-        typer.Option("--duplicates", help="Which of several rows with one id to keep."),
-    ] = DuplicatePolicy.first,
-    max_seconds: Annotated[
-        float | None,
-        typer.Option("--max-seconds", metavar="S", min=0.01, help="Cut sound and video after S."),
-    ] = None,
-    allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="Accept splits that share raw recordings.")
-    ] = False,
+    workers: WorkersOption = None,
+    limit: LimitOption = None,
+    overwrite: OverwriteOption = False,
+    settings: DatasetSetOption = None,
+    max_skipped: MaxSkippedOption = 0.1,
+    max_missing: MaxMissingOption = None,
+    missing_modality: MissingModalityOption = MissingModality.skip,
+    duplicates: DuplicatesOption = DuplicatePolicy.first,
+    max_seconds: MaxSecondsOption = None,
+    allow_leak: AllowLeakOption = False,
+    to: ToOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Turn a raw release into a store; prints its path.
@@ -113,11 +74,13 @@ def prepare(
     mmtool prepare avdigits
     mmtool prepare avdigits --source DIR -s snr_db=0
     mmtool prepare manifest --source my_data.csv --out data/mine
+    mmtool prepare cremad --source CREMA-D --to webdataset
     """
     from mmtool.prepare.request import PrepareRequest
 
     refuse_together({"--out": out, "--data-root": data_root})
     refuse_together({"--overwrite": overwrite, "--dry-run": dry_run})
+    refuse_together({"--to": to, "--dry-run": dry_run})
     request = PrepareRequest(
         preparer=name,
         source=source,
@@ -134,6 +97,9 @@ def prepare(
         max_seconds=max_seconds,
         allow_leak=allow_leak,
     )
+    if to is not None:
+        _export(output, request, to)
+        return
     result = prepare_store(output, request)
     data = {
         "path": result.path,
@@ -143,6 +109,24 @@ def prepare(
         "report": result.report,
     }
     output.result(SCHEMA, data, str(result.path))
+
+
+def _export(output: Output, request: "PrepareRequest", to: ExportFormat) -> None:
+    """Write a store anew in another format, preparing it first where it is not there yet."""
+    from mmtool.prepare.export import export_store
+
+    if request.overwrite or not request.out.exists():
+        prepare_store(output, request)
+    target = request.out.with_name(f"{request.out.name}.{to.value}")
+    with Stage(output, f"export to {to.value}") as stage:
+        result = export_store(request.out, target, to.value, progress=stage.update)
+    data = {
+        "path": result.path,
+        "records": result.records,
+        "shards": result.shards,
+        "bytes": result.bytes,
+    }
+    output.result(EXPORT_SCHEMA, data, str(result.path))
 
 
 def _store_name(name: str) -> str:

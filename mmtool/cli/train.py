@@ -3,18 +3,27 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from mmtool.cli.asked import Asked, find_own_task, follow, load_all, refuse_useless
-from mmtool.cli.completion import recipe_names, run_names
 from mmtool.cli.options import (
+    AllowChangeOption,
     DataRootOption,
     DeviceOption,
     DryRunOption,
+    JobsOption,
+    NameOption,
+    NodesOption,
+    OptionalRecipe,
+    PartitionOption,
+    RanksOption,
+    ResumeOption,
     RunsDirOption,
+    SeedOption,
+    SeedsOption,
     SetOption,
+    SlurmOption,
+    TimeOption,
     command,
     refuse_together,
     refuse_with,
@@ -45,62 +54,22 @@ SCHEMA = "mmtool.train/1"
 @command
 def train(
     output: Output,
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RECIPE",
-            help="A recipe file, or the name of a bundled recipe.",
-            autocompletion=recipe_names,
-        ),
-    ] = None,
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            "--gpus",
-            metavar="N",
-            help="Number of ranks (CPU processes on a CPU), or auto: every visible GPU.",
-        ),
-    ] = None,
+    recipe: OptionalRecipe = None,
+    gpus: RanksOption = None,
     device: DeviceOption = None,
     settings: SetOption = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", min=0, help="Sets train.seed.")
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option("--seeds", metavar="0,1,2", help="A run for each seed, one per GPU at once."),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", metavar="N", min=1, help="Runs of --seeds at the same time."),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="LABEL", help="Added to the run's name.")
-    ] = None,
+    seed: SeedOption = None,
+    seeds: SeedsOption = None,
+    jobs: JobsOption = None,
+    name: NameOption = None,
     runs_dir: RunsDirOption = None,
     data_root: DataRootOption = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            "--resume",
-            metavar="RUN",
-            help="Continue a run: a path, a name, latest.",
-            autocompletion=run_names,
-        ),
-    ] = None,
-    slurm: Annotated[
-        bool, typer.Option("--slurm", help="Write a batch script and hand it to SLURM.")
-    ] = False,
-    nodes: Annotated[
-        int | None,
-        typer.Option("--nodes", metavar="N", min=1, help="SLURM: nodes, with --gpus on each."),
-    ] = None,
-    time: Annotated[
-        str | None, typer.Option("--time", metavar="D-HH:MM", help="SLURM: the time limit.")
-    ] = None,
-    partition: Annotated[
-        str | None, typer.Option("--partition", metavar="P", help="SLURM: the partition.")
-    ] = None,
+    resume: ResumeOption = None,
+    allow_change: AllowChangeOption = False,
+    slurm: SlurmOption = False,
+    nodes: NodesOption = None,
+    time: TimeOption = None,
+    partition: PartitionOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train a recipe; prints the path of the run.
@@ -119,8 +88,10 @@ def train(
     if resume is not None:
         others = asked.as_options() | {"--slurm": slurm, "--dry-run": dry_run}
         refuse_with("--resume", others, why="a resumed run keeps its own recipe and name")
-        _resume(output, resume, runs_root(runs_dir), data_root)
+        _resume(output, resume, runs_root(runs_dir), data_root, may_change=allow_change)
         return
+    without = {"--allow-change": allow_change}
+    refuse_with("a new run", without, why="only a resumed one can differ from its checkpoint")
     if dry_run and not slurm:
         useless = {"--name": name, "--runs-dir": runs_dir, "--seeds": seeds}
         refuse_with("--dry-run", useless, why="a dry run makes no run")
@@ -212,7 +183,9 @@ def _train(
     _closing_line(output, result.run)
 
 
-def _resume(output: Output, run: str, root: Path, data_root: Path | None) -> None:
+def _resume(
+    output: Output, run: str, root: Path, data_root: Path | None, *, may_change: bool
+) -> None:
     from mmtool.engine.launch import resume as resume_engine
     from mmtool.runlog.rundir import resolve_run
 
@@ -225,7 +198,12 @@ def _resume(output: Output, run: str, root: Path, data_root: Path | None) -> Non
         argv = ["mmtool", *sys.argv[1:]]
         try:
             result = resume_engine(
-                path, data_root=data_root, argv=argv, on_event=watcher, task=task
+                path,
+                data_root=data_root,
+                argv=argv,
+                on_event=watcher,
+                task=task,
+                may_change=may_change,
             )
         except StoppedResumable as stopped:
             _print_runs(output, [_stopped(stopped, None, watcher)])

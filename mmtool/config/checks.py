@@ -18,6 +18,7 @@ INERT = (
     ("momentum", "optimizer", "sgd"),
     ("step_epochs", "schedule", "step"),
     ("step_factor", "schedule", "step"),
+    ("max_bad_steps", "on_nonfinite", "skip"),
 )
 """Keys of [train] that work only with one value of another key."""
 

@@ -63,7 +63,8 @@ class DataConfig(Section):
     """Which prepared dataset is read, and how."""
 
     dataset: str
-    """Name of a store under the data root (see `mmtool list datasets`), or a path to one."""
+    """Name of a store under the data root (see `mmtool list datasets`), a path to one, or a URL:
+    s3://bucket/store, whose shards are fetched into a local cache as they are needed."""
     split: str | None = None
     """Split protocol of the store, for example "speaker"; unset takes the store's default."""
     modalities: Annotated[tuple[str, ...], _as_tuple] | None = None
@@ -119,8 +120,17 @@ class TrainConfig(Section):
     """Weights evaluated on test at the end; best means best on validation, never on test."""
     checkpoint_every_steps: Count | None = None
     """Save the training state every so many steps as well as after each epoch."""
+    checkpoint: Literal["gathered", "sharded"] = "gathered"
+    """One file with everything, or a file per rank, for models that one rank cannot hold whole;
+    either is resumed on any number of ranks."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """After a step with a non-finite loss or gradient, which never reaches the weights: stop, or
+    go on with the next step."""
     max_bad_steps: Count = 5
-    """Consecutive steps with a non-finite gradient after which the run fails."""
+    """With skip, consecutive such steps after which the run stops all the same."""
+    on_oom: Literal["stop", "halve"] = "stop"
+    """When a rank runs out of memory: stop with advice, or repeat the step in twice as many
+    micro-batches and keep to that."""
 
 
 class LaunchConfig(Section):

@@ -59,7 +59,7 @@ class _Ready:
 class Loader:
     """Turns shares of an epoch into batches on the device; works ahead in one thread.
 
-    `as_bytes` leaves cropped frames unnormalised, for a consumer that does so on its own device.
+    `as_stored` only crops, for a consumer that normalises on its own device.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Loader:
         device: torch.device,
         seed: int,
         num_slots: int = 4,
-        as_bytes: bool = False,
+        as_stored: bool = False,
     ) -> None:
         self.dataset = dataset
         self.device = device
-        self.transforms = build_transforms(dataset, seed=seed, device=device, as_bytes=as_bytes)
+        self.transforms = build_transforms(dataset, seed=seed, device=device, as_stored=as_stored)
         self.resident = resident_columns(dataset, device)
         self._gatherer = Gatherer(dataset, pin=device.type == "cuda")
         self._transfer = Transfer(device)

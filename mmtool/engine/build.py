@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import nn
@@ -14,12 +14,16 @@ from mmtool.config.schema import Recipe
 from mmtool.data.dataset import Dataset, open_dataset
 from mmtool.data.loader import Loader
 from mmtool.data.samplers import Visits, num_batches
+from mmtool.engine.compiled import CompiledEncoders
 from mmtool.engine.distributed import Ranks
+from mmtool.engine.evidence import EvidenceLog
 from mmtool.engine.grads import Gradients, GradientSync, NamedParameters
 from mmtool.engine.optim import build_optimizer, build_probe_optimizer
 from mmtool.engine.precision import Precision
 from mmtool.engine.replicas import Replicas
+from mmtool.engine.running import RunningStatistics
 from mmtool.engine.shards import Shards
+from mmtool.engine.streams import EncoderStreams
 from mmtool.errors import RequestError
 from mmtool.methods._base import BalancingMethod, DataPlan, ModelFacts
 from mmtool.models.build import build_model
@@ -27,7 +31,7 @@ from mmtool.models.groups import parameter_groups
 from mmtool.models.multimodal import MultimodalModel
 from mmtool.randomness import fold
 from mmtool.text import plural
-from mmtool.types import PROBE_GROUP, GroupName, Needs, SubStep
+from mmtool.types import PROBE_GROUP, GroupName, InputSpec, Modality, Needs, SubStep
 
 
 @dataclass(slots=True)
@@ -40,6 +44,8 @@ class Progress:
     best_accuracy: float = -1.0
     best_epoch: int = -1
     bad_steps: int = 0
+    num_parts: int = 1
+    """Into how many parts each micro-batch is cut since a rank ran out of memory."""
 
 
 @dataclass(slots=True)
@@ -60,6 +66,10 @@ class Job:
     optimizer: torch.optim.Optimizer
     probe_optimizer: torch.optim.Optimizer | None
     precision: Precision
+    compiled: CompiledEncoders
+    streams: EncoderStreams
+    running: RunningStatistics
+    evidence: EvidenceLog
     warnings: tuple[str, ...]
     metrics: dict[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
@@ -108,7 +118,7 @@ def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | N
     warnings = check_needs(recipe, dataset, method)
     _check_sync(recipe, method.needs, max(ranks.world, recipe.launch.gpus))
     torch.manual_seed(fold(recipe.train.seed, 0) >> 1)
-    model = _build_model(recipe, dataset, method, relative_to).to(ranks.device)
+    model = build_recipe_model(recipe, dataset, method, relative_to).to(ranks.device)
     if ranks.device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
     facts = ModelFacts(
@@ -146,6 +156,10 @@ def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | N
         optimizer=build_optimizer(recipe.train, trained),
         probe_optimizer=build_probe_optimizer(probes),
         precision=Precision(recipe.train.precision, ranks.device),
+        compiled=CompiledEncoders(model, is_used=recipe.launch.compile),
+        running=RunningStatistics(model),
+        evidence=EvidenceLog(recipe.log.every_steps),
+        streams=EncoderStreams(dataset.modalities, ranks.device, is_used=recipe.launch.streams),
         warnings=warnings,
     )
 
@@ -157,9 +171,21 @@ def build_method(recipe: Recipe, relative_to: Path | None) -> BalancingMethod:
     return cast(BalancingMethod, module.Method(options))
 
 
-def _build_model(
-    recipe: Recipe, dataset: Dataset, method: BalancingMethod, relative_to: Path | None
+class InputFacts(Protocol):
+    """What a model is built for; a dataset is one."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+
+    def input_specs(self) -> Mapping[Modality, InputSpec]:
+        """What each encoder receives."""
+
+
+def build_recipe_model(
+    recipe: Recipe, dataset: InputFacts, method: BalancingMethod, relative_to: Path | None
 ) -> MultimodalModel:
+    """Construct the recipe's model with what its method needs."""
     needs, config = method.needs, recipe.model
     if needs.unimodal not in ("none", "any"):
         if config.unimodal not in ("auto", needs.unimodal):
@@ -218,6 +244,12 @@ def check_needs(recipe: Recipe, dataset: Dataset, method: BalancingMethod) -> tu
 def _check_sync(recipe: Recipe, needs: Needs, world: int) -> None:
     """Refuse a way to synchronise that would give this method wrong gradients."""
     sync = recipe.launch.sync
+    if sync == "fsdp" and recipe.launch.compile:
+        raise RequestError(
+            "launch.compile does not work together with sharded encoders",
+            why='launch.sync = "fsdp" gathers parameters inside of what would be one graph',
+            fix="-s launch.compile=false",
+        )
     if sync == "explicit" or world == 1 or not needs.term_gradients:
         return
     why = {

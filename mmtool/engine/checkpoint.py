@@ -3,179 +3,251 @@
     ckpt/step00000120/   model.safetensors  state.pt  manifest.json     the newest two
     ckpt/best00000120/   model.safetensors  manifest.json               best on validation
 
-Weights are safetensors; `state.pt` holds tensors and plain values only and is read with
-`weights_only=True`. Neither format notices a flipped bit, so the manifest carries SHA-256 sums.
+Weights are safetensors that know their recipe; `state.pt` holds tensors and plain values only and
+is read with `weights_only=True`. With `train.checkpoint = "sharded"` what lies spread over ranks is
+in `parts/` instead (see `sharded`); either kind is read on any number of ranks.
 """
 
-import hashlib
 import json
-import os
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmtool import __version__
-from mmtool.engine import fault
+from mmtool.engine import fault, sharded
+from mmtool.engine.about import about_weights
 from mmtool.engine.build import Job, Progress
-from mmtool.errors import CheckpointError, EnvironmentLacks
+from mmtool.engine.distributed import Ranks
+from mmtool.engine.manifest import (
+    begin,
+    discard,
+    need_room,
+    newest_first,
+    publish,
+    read_manifest,
+    seal,
+    verify,
+)
+from mmtool.engine.same_recipe import recorded
+from mmtool.errors import CheckpointError, NotWritable
 from mmtool.methods._base import DataPlan
 
-_SCHEMA = "mmtool-checkpoint/1"
-_KEPT = 2
-_WEIGHTS, _STATE, _MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+WEIGHTS, STATE, ABOUT = "model.safetensors", "state.pt", "about.json"
+_NAME_BYTES = 32
+# torch reports a full disk as a bare RuntimeError and safetensors as its own error.
+_UNWRITABLE = (OSError, RuntimeError, SafetensorError, NotWritable)
+_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, SafetensorError, pickle.PickleError)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A training state copied away from the device, to be written while training goes on."""
 
+    kind: str
+    """`step` or `best`."""
     step: int
     epoch: int
+    about: dict[str, str]
+    """What the weights belong to: recipe, classes, modalities and more, as texts."""
+    recipe: dict[str, Any]
+    world: int
     weights: dict[str, Tensor]
     state: dict[str, Any] | None
     """None for weights alone."""
+    parts: dict[str, Any] = field(default_factory=dict)
+    """What every rank writes its part of."""
+    ready: Callable[[], None] = lambda: None
+    """Waits until the copies are complete."""
+
+    @property
+    def name(self) -> str:
+        """Name of the folder it becomes."""
+        return f"{self.kind}{self.step:08d}"
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that this rank will write."""
+        return _num_bytes(self.weights) + _num_bytes(self.state) + _num_bytes(self.parts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says beside the files."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "mmtool": __version__,
+            "torch": str(torch.__version__),
+            "world": self.world,
+            "recipe": self.recipe,
+        }
+
+
+class _Copier:
+    """Copies to the host without waiting: the device does it before it begins the next step."""
+
+    def __init__(self, job: Job, *, is_wanted: bool) -> None:
+        self._on_gpu = job.device.type == "cuda"
+        self._shards = job.shards
+        self._is_wanted = is_wanted
+
+    def __call__(self, value: Any) -> Any:
+        """Copy tensors, inside of dictionaries and lists too; the rest is immutable."""
+        if isinstance(value, Tensor):
+            return self._tensor(value.detach()) if self._is_wanted else None
+        if isinstance(value, Mapping):
+            return {key: self(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self(item) for item in value)
+        return value
+
+    def _tensor(self, value: Tensor) -> Tensor:
+        if hasattr(value, "to_local"):
+            return self._shards.on_host(value, self._tensor(value.to_local()))
+        if not value.is_cuda:
+            return value.clone(memory_format=torch.contiguous_format)
+        # torch keeps pinned memory for the next time.
+        host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+        return host.copy_(value, non_blocking=True)
+
+    def ready(self) -> Callable[[], None]:
+        """Give what waits for all copies so far."""
+        if not (self._on_gpu and self._is_wanted):
+            return lambda: None
+        copied = torch.cuda.Event()
+        copied.record()
+        return copied.synchronize
 
 
 def take_snapshot(job: Job, *, weights_only: bool = False) -> Snapshot:
     """Copy what a resumed run needs; call on every rank, since sharded encoders are gathered."""
-    progress = job.progress
-    weights = {k: _copy(v).contiguous() for k, v in job.shards.whole_state(job.model).items()}
-    state = None
-    if not weights_only:
-        probes = job.probe_optimizer
-        state = {
-            "progress": asdict(progress),
-            "metrics": dict(job.metrics),
-            "optimizer": _copy(job.shards.whole_optimizer_state(job.optimizer)),
-            "probe_optimizer": _copy(probes.state_dict()) if probes else None,
-            "precision": _copy(job.precision.state_dict()),
-            "method": _copy(job.method.state_dict()),
-            "snapshots": _copy(job.shards.whole_lists(job.snapshots, job.groups)),
-            "plan": None if job.plan is None else _copy(asdict(job.plan)),
+    progress, is_sharded = job.progress, sharded.is_wanted(job)
+    own = _Copier(job, is_wanted=job.ranks.is_first)
+    every = _Copier(job, is_wanted=True)
+    snapshot = Snapshot(
+        kind="best" if weights_only else "step",
+        step=progress.step,
+        epoch=progress.epoch,
+        about=about_weights(job, step=progress.step, epoch=progress.epoch),
+        recipe=recorded(job.recipe),
+        world=job.ranks.world,
+        weights={} if is_sharded else own(job.shards.whole_state(job.model)),
+        state=None if weights_only else own(_state(job, is_sharded=is_sharded)),
+        parts=every(sharded.parts(job, weights_only=weights_only)) if is_sharded else {},
+    )
+    return replace(snapshot, ready=(every if is_sharded else own).ready())
+
+
+def _state(job: Job, *, is_sharded: bool) -> dict[str, Any]:
+    probes = job.probe_optimizer
+    if is_sharded:
+        spread = sharded.outline(job)
+    else:
+        spread = {
+            "optimizer": job.shards.whole_optimizer_state(job.optimizer),
+            "snapshots": job.shards.whole_lists(job.snapshots, job.groups),
         }
-    return Snapshot(progress.step, progress.epoch, weights, state)
+    return {
+        **spread,
+        "progress": asdict(job.progress),
+        "metrics": dict(job.metrics),
+        "probe_optimizer": probes.state_dict() if probes else None,
+        "precision": job.precision.state_dict(),
+        "method": job.method.state_dict(),
+        "plan": None if job.plan is None else asdict(job.plan),
+    }
 
 
-def _copy(value: Any) -> Any:
-    """Copy tensors to the host, inside of dictionaries and lists too; the rest is immutable."""
+def _num_bytes(value: Any) -> int:
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
+        return sharded.local(value).nbytes
     if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copy(item) for item in value)
-    return value
+        return sum(map(_num_bytes, value.values()))
+    return sum(map(_num_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
-def write_checkpoint(snapshot: Snapshot, folder: Path) -> Path:
-    """Write a training state, keeping the newest two; call on one rank."""
-    return _write(snapshot, folder, "step", _KEPT)
-
-
-def write_best(snapshot: Snapshot, folder: Path) -> Path:
-    """Write the weights that are best on validation so far, keeping no others; call on one rank."""
-    return _write(snapshot, folder, "best", 1)
-
-
-def _write(snapshot: Snapshot, folder: Path, kind: str, num_kept: int) -> Path:
-    path = _publish(snapshot, folder, f"{kind}{snapshot.step:08d}")
-    for old in _newest_first(folder, kind)[num_kept:]:
-        shutil.rmtree(old)
-    return path
-
-
-def _publish(snapshot: Snapshot, folder: Path, name: str) -> Path:
-    temporary, final = folder / f".{name}.partial", folder / name
-    shutil.rmtree(temporary, ignore_errors=True)
+def write_snapshot(snapshot: Snapshot, folder: Path, group: Any = None) -> Path:
+    """Write a snapshot; call on rank 0, and on every rank where it has parts (with their group)."""
+    is_first = sharded.is_first(group)
+    snapshot.ready()
+    temporary: Path | None = None
+    failure: Exception | None = None
     try:
-        temporary.mkdir(parents=True)
-        about = {"format": "pt", "mmtool": __version__}
-        save_file(snapshot.weights, temporary / _WEIGHTS, metadata=about)
-        if snapshot.state is not None:
-            torch.save(snapshot.state, temporary / _STATE)
-        files = sorted(p.name for p in temporary.iterdir())
-        manifest = {
-            "schema": _SCHEMA,
-            "step": snapshot.step,
-            "epoch": snapshot.epoch,
-            "mmtool": __version__,
-            "torch": str(torch.__version__),
-            "files": {
-                n: {"bytes": _size(temporary / n), "sha256": _sha256(temporary / n)} for n in files
-            },
-        }
-        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        for item in temporary.iterdir():
-            _flush(item)
-        fault.during("save", 0, snapshot.step)
-        shutil.rmtree(final, ignore_errors=True)  # the same step of an earlier attempt
-        temporary.rename(final)
-        _flush(folder)
-    # torch reports a full disk as a bare RuntimeError and safetensors as its own error.
-    except (OSError, RuntimeError, SafetensorError) as err:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise EnvironmentLacks(
-            f"the checkpoint of step {snapshot.step} could not be written: {err}",
-            where=str(folder),
-            why="earlier checkpoints are untouched",
-            fix="free some space, then: mmtool train --resume RUN",
-        ) from err
-    return final
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+        if is_first:
+            need_room(folder, snapshot.num_bytes)
+            temporary = begin(folder, snapshot.name)
+            _write_own(snapshot, temporary)
+    except _UNWRITABLE as err:
+        failure = err
+    if snapshot.parts:
+        usable = temporary if failure is None else None
+        failure = sharded.write(snapshot.parts, usable, group) or failure
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if temporary is not None and failure is None:
+            seal(temporary, snapshot.facts)
+            fault.during("save", 0, snapshot.step)
+            publish(temporary)
+    except _UNWRITABLE as err:
+        failure = err
+    if snapshot.parts:
+        failure = sharded.agree(failure, group)
+    if failure is None:
+        return folder / snapshot.name
+    if temporary is not None:
+        discard(temporary)
+    if isinstance(failure, NotWritable):
+        raise failure
+    raise NotWritable(
+        f"the checkpoint of step {snapshot.step} could not be written: {failure}",
+        where=str(folder),
+        why="earlier checkpoints are untouched",
+        fix="free some space, then: mmtool train --resume RUN",
+    ) from failure
 
 
-def _newest_first(folder: Path, kind: str) -> list[Path]:
-    return sorted(folder.glob(f"{kind}[0-9]*"), reverse=True)
+def _write_own(snapshot: Snapshot, temporary: Path) -> None:
+    if snapshot.weights:
+        save_file(snapshot.weights, temporary / WEIGHTS, metadata=snapshot.about)
+    else:
+        text = json.dumps(snapshot.about, indent=1)
+        (temporary / ABOUT).write_text(text, encoding="utf-8")
+    if snapshot.state is not None:
+        torch.save(snapshot.state, temporary / STATE)
 
 
-def verify(path: Path) -> str | None:
-    """Give what is wrong with a checkpoint, or None."""
+def check(path: Path) -> str | None:
+    """Give what is wrong with a checkpoint, or None; reads no more of it than that takes."""
+    problem = verify(path)
+    if problem is not None:
+        return problem
+    name = ""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"]
-    except (OSError, ValueError, KeyError) as err:
-        return f"{path.name}/{_MANIFEST} is unreadable ({err})"
-    if manifest.get("schema") != _SCHEMA:
-        return f"{path.name} has schema {manifest.get('schema')!r}, this mmtool reads {_SCHEMA!r}"
-    for name, wanted in files.items():
-        item = path / name
-        if not item.is_file():
-            return f"{path.name}/{name} is missing"
-        if _size(item) != wanted["bytes"]:
-            return f"{path.name}/{name} has {_size(item)} bytes instead of {wanted['bytes']}"
-        if _sha256(item) != wanted["sha256"]:
-            return f"{path.name}/{name} does not match its checksum"
+        if (path / WEIGHTS).exists():
+            name = WEIGHTS
+            with safe_open(path / WEIGHTS, "pt") as file:
+                file.keys()
+        else:
+            name = sharded.METADATA
+            sharded.check(path)
+        if (path / STATE).exists():
+            name = STATE
+            torch.load(path / STATE, map_location="cpu", weights_only=True, mmap=True)
+    except _UNREADABLE as err:
+        return f"{path.name}/{name} is refused ({str(err).splitlines()[0][:200]})"
     return None
 
 
 def choose_checkpoint(folder: Path, kind: str = "step") -> tuple[Path, list[str]]:
     """Give the newest good checkpoint of a kind and what was wrong with those passed over."""
     refused: list[str] = []
-    for path in _newest_first(folder, kind):
-        problem = verify(path)
+    for path in newest_first(folder, kind):
+        problem = check(path)
         if problem is None:
             return path, refused
         refused.append(problem)
@@ -186,22 +258,65 @@ def choose_checkpoint(folder: Path, kind: str = "step") -> tuple[Path, list[str]
     )
 
 
+def choose_together(ranks: Ranks, folder: Path, kind: str = "step") -> tuple[Path, list[str]]:
+    """Give every rank the checkpoint that rank 0 chooses; the reasons are known to rank 0 alone."""
+    refused: list[str] = []
+    name, failure = "", None
+    if ranks.is_first:
+        try:
+            path, refused = choose_checkpoint(folder, kind)
+            name = path.name
+        except CheckpointError as err:
+            failure = err
+    letters = torch.zeros(_NAME_BYTES, dtype=torch.int64)
+    letters[: len(name)] = torch.tensor(list(name.encode()), dtype=torch.int64)
+    chosen = bytes(ranks.broadcast_(letters).tolist()).rstrip(b"\0").decode()
+    if failure is not None:
+        raise failure
+    if not chosen:
+        raise CheckpointError(f"no usable checkpoint in {folder}", why="rank 0 refused all of them")
+    return folder / chosen, refused
+
+
 def load_checkpoint(job: Job, path: Path) -> None:
     """Put a job back to where the checkpoint was written, on any number of ranks."""
-    load_weights(job, path)
-    state = torch.load(path / _STATE, map_location=job.device, weights_only=True)
-    job.shards.load_whole_optimizer_state(job.optimizer, state["optimizer"])
+    try:
+        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        load_weights(job, path)
+        if (path / WEIGHTS).exists():
+            job.shards.load_whole_optimizer_state(job.optimizer, state["optimizer"])
+            job.snapshots = job.shards.part_lists(_moved(state["snapshots"], job), job.groups)
+        else:
+            sharded.read_state(job, path, state)
+    except _UNREADABLE as err:
+        raise CheckpointError(f"{path} could not be read: {err}", fix="try again") from err
     if job.probe_optimizer is not None and state["probe_optimizer"] is not None:
         job.probe_optimizer.load_state_dict(state["probe_optimizer"])
     job.precision.load_state_dict(state["precision"])
-    job.method.load_state_dict(state["method"])
-    job.snapshots = job.shards.part_lists(state["snapshots"], job.groups)
-    job.plan = None if state["plan"] is None else DataPlan(**state["plan"])
+    job.method.load_state_dict(_moved(state["method"], job))
+    job.plan = None if state["plan"] is None else DataPlan(**_moved(state["plan"], job))
     job.metrics = state["metrics"]
     job.progress = Progress(**state["progress"])
 
 
 def load_weights(job: Job, path: Path) -> None:
     """Put a checkpoint's weights into the model."""
-    weights = load_file(path / _WEIGHTS, device=str(job.device))
-    job.shards.load_whole_state(job.model, weights)
+    if (path / WEIGHTS).exists():
+        job.shards.load_whole_state(job.model, load_file(path / WEIGHTS))
+    else:
+        sharded.read_weights(job, path)
+
+
+def recipe_of(path: Path) -> dict[str, Any]:
+    """Give the recipe a checkpoint was written under, as `same_recipe.recorded` gives it."""
+    recipe: dict[str, Any] = read_manifest(path).get("recipe", {})
+    return recipe
+
+
+def _moved(value: Any, job: Job) -> Any:
+    """Put tensors onto the job's device, inside of dictionaries and lists too."""
+    if isinstance(value, Tensor):
+        return value.to(job.device)
+    if isinstance(value, Mapping):
+        return {key: _moved(item, job) for key, item in value.items()}
+    return [_moved(item, job) for item in value] if isinstance(value, list) else value

@@ -90,11 +90,15 @@ class Ranks:
             self._guard(lambda: dist.broadcast(tensor, src=0))
         return tensor
 
-    def mesh(self) -> Any:
+    def mesh(self, device: str | None = None) -> Any:
         """Give all ranks as a device mesh, for torch's own ways of sharding."""
         from torch.distributed.device_mesh import init_device_mesh
 
-        return init_device_mesh(self.device.type, (self.world,))
+        return init_device_mesh(device or self.device.type, (self.world,))
+
+    def side_group(self) -> Any:
+        """Give a second group of all ranks, for a thread of its own; None with one rank."""
+        return dist.new_group(backend="gloo") if self.world > 1 else None
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

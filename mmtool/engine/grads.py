@@ -5,7 +5,7 @@ modalities that are absent on one rank are all exact; PyTorch's DDP is silently 
 backwards on one forward.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -107,20 +107,29 @@ class Gradients:
     def apply_edits(self) -> None:
         """Carry out `scale` and `add_noise`; update factors wait for `scaled_updates`."""
         for name in self.names():
-            for parameter in self.parameters(name):
-                edit = self._edits.get(id(parameter))
-                if edit is not None and parameter.grad is not None:
-                    self._apply(parameter.grad, edit)
+            edited = [
+                (p.grad, edit)
+                for p in self.parameters(name)
+                if p.grad is not None and (edit := self._edits.get(id(p))) is not None
+            ]
+            noisy = [(g, e.noise) for g, e in edited if e.noise is not None and g.numel() > 1]
+            deviations = [gradient.std() for gradient, _ in noisy]  # before any factor
+            scaled = [(g, e.factor) for g, e in edited if e.factor is not None]
+            for factor, same in _by_number(scaled):
+                torch._foreach_mul_(same, factor.to(same[0].dtype))
+            self._add_noise(noisy, deviations)
 
-    def _apply(self, gradient: Tensor, edit: _Edit) -> None:
-        noise = None
-        if edit.noise is not None and gradient.numel() > 1:
+    def _add_noise(
+        self, noisy: Sequence[tuple[Tensor, Tensor]], deviations: Sequence[Tensor]
+    ) -> None:
+        if not noisy:
+            return
+        strengths = torch.stack([strength for _, strength in noisy])
+        amounts = ((torch.stack(list(deviations)) + _NOISE_FLOOR) * strengths).unbind()
+        # One tensor after the other: noise for all of them at once is slower on a CPU.
+        for (gradient, _), amount in zip(noisy, amounts, strict=True):
             noise = torch.empty_like(gradient).normal_(generator=self.generator)
-            noise.mul_((gradient.std() + _NOISE_FLOOR) * edit.noise)
-        if edit.factor is not None:
-            gradient.mul_(edit.factor.to(gradient.dtype))
-        if noise is not None:
-            gradient.add_(noise)
+            gradient.addcmul_(noise, amount.to(gradient.dtype))
 
     def begin_updates(self) -> list[tuple[Parameter, Tensor, Tensor]]:
         """Remember parameters whose update is to be scaled: (parameter, value now, factor)."""
@@ -148,6 +157,16 @@ class Gradients:
 
     def _device(self) -> torch.device:
         return next(p.device for members in self.groups.values() for _, p in members)
+
+
+def _by_number(
+    pairs: Sequence[tuple[Tensor, Tensor]],
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Give each distinct number (the same object) with all tensors it belongs to."""
+    found: dict[int, tuple[Tensor, list[Tensor]]] = {}
+    for tensor, number in pairs:
+        found.setdefault(id(number), (number, []))[1].append(tensor)
+    yield from found.values()
 
 
 def total_norm(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
@@ -187,36 +206,52 @@ class GradientSync:
         if self._early is not None:
             self._early.arm()
 
-    def reduce(
+    def join(self) -> None:
+        """Take part in the sums of a backward pass that this rank could not finish."""
+        if self._early is not None and not self._early.is_armed:
+            self._early.arm()
+
+    def agree(
         self,
-        sums: dict[str, Tensor],
         flags: Sequence[bool],
         absent: frozenset[int] = frozenset(),
+        coming: frozenset[int] = frozenset(),
     ) -> list[bool]:
-        """Sum gradients and `sums` in place over ranks; give each flag or-ed over ranks.
+        """Exchange which gradients exist and give each flag or-ed over ranks; then comes `sum_`.
 
         A parameter that has a gradient on any rank gets zeros where it has none; one that has none
         anywhere keeps None, so that the optimiser leaves it alone. Parameters whose ids are in
-        `absent` count as having none here.
+        `absent` count as having none here, those in `coming` get one before `sum_`.
         """
         if self.ranks.world == 1:
             return list(flags)
-        early = self._early if self._early is not None and self._early.is_armed else None
-        if early is not None:
-            early.begin_rest()
+        if self._early is not None and self._early.is_armed:
+            self._early.begin_rest()
         has_gradient, raised = self._agree(flags, absent)
         for parameter, wanted in zip(self._parameters, has_gradient, strict=True):
+            if id(parameter) in coming:
+                continue
             if not wanted:
                 parameter.grad = None
             elif parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        return raised
+
+    def sum_(self, sums: Mapping[str, Tensor]) -> None:
+        """Sum gradients and `sums` in place over ranks."""
+        if self.ranks.world == 1:
+            return
         self.ranks.sum_many_([sums[name] for name in sorted(sums)], "statistics")
-        if early is not None:
-            early.finish()
-            return raised
+        if self._early is not None and self._early.is_armed:
+            self._early.finish()
+            return
         for name, parameters in self._replicated.items():
             self.ranks.sum_many_([p.grad for p in parameters if p.grad is not None], name)
-        return raised
+
+    def drop(self) -> None:
+        """End a sub-step whose gradients are not wanted, instead of `sum_`."""
+        if self._early is not None and self._early.is_armed:
+            self._early.finish()
 
     def _agree(
         self, flags: Sequence[bool], absent: frozenset[int]
@@ -253,7 +288,8 @@ def check_replicas(
         return
     sums = torch.stack([p.double().sum() for _, p in named] + [p.double().norm() for _, p in named])
     lowest, highest = ranks.min_(sums.clone()), ranks.max_(sums.clone())
-    differs = (lowest != highest).tolist()
+    # NaN is unequal to itself, but it is no difference between ranks.
+    differs = ((lowest != highest) & ~(lowest.isnan() & highest.isnan())).tolist()
     for position, is_different in enumerate(differs):
         if is_different:
             raise Bug(

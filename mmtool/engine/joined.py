@@ -109,8 +109,14 @@ def _most_tasks(text: str) -> int:
     return max(int(part.partition("(")[0]) for part in text.split(","))
 
 
+# Active for the rest of a task's life: what started it may signal it while it still explains why
+# it failed, and a warning that comes early must reach the run.
+_STOP = StopRequest()
+
+
 def enter(task: Task) -> None:
-    """Describe the process group in this process's environment."""
+    """Describe the process group in this process's environment and note signals from here on."""
+    _STOP.__enter__()
     if task.kind == "srun":
         os.environ.update(srun_variables(os.environ, num_visible=visible_gpus()))
 
@@ -140,25 +146,24 @@ def announce(path: str) -> None:
 
 def follow_first(task: Task) -> int:
     """Be one of the other tasks of a run, without a word; give the exit code."""
-    with StopRequest() as stop:
-        from mmtool.engine.distributed import share_text
+    from mmtool.engine.distributed import share_text
 
-        try:
-            path = share_text(None, timeout_s=_MEETING_S)
-            if not path:
-                return RequestError.exit_code
-            train_task(RunDir(Path(path)), task, stop)
-        except Exception as error:  # noqa: BLE001 - reported by the first task
-            return failure(error)[0]
+    try:
+        path = share_text(None, timeout_s=_MEETING_S)
+        if not path:
+            return RequestError.exit_code
+        train_task(RunDir(Path(path)), task)
+    except Exception as error:  # noqa: BLE001 - reported by the first task
+        return failure(error)[0]
     return 0
 
 
-def train_task(run: RunDir, task: Task, stop: StopRequest) -> None:
+def train_task(run: RunDir, task: Task) -> None:
     """Train on this task; a failure is left in the run directory, the first cause is raised."""
     from mmtool.engine.rank import run_rank
 
     try:
-        run_rank(run, stop)
+        run_rank(run, _STOP)
     except Exception as error:
         _, report = failure(error)
         write_report(run.path, task.rank, report)

@@ -24,7 +24,7 @@ from mmtool.engine.devices import check_devices, crowding
 from mmtool.engine.joined import Task, announce, leading, train_task
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.supervise import begin_attempt, supervise
-from mmtool.errors import MmtoolError, RunDirectoryError, StoppedResumable
+from mmtool.errors import Bug, MmtoolError, RunDirectoryError, StoppedResumable
 from mmtool.runlog.env import describe_environment
 from mmtool.runlog.follow import follow
 from mmtool.runlog.rundir import RunDir, create_run, point_latest
@@ -90,8 +90,9 @@ def resume(
     argv: list[str] | None = None,
     on_event: OnEvent | None = None,
     task: Task | None = None,
+    may_change: bool = False,
 ) -> TrainResult:
-    """Continue a run from its last good checkpoint."""
+    """Continue a run from its last good checkpoint; `may_change` allows for an edited recipe."""
     with leading(task):
         run = RunDir(run_path)
         with run.lock():
@@ -105,7 +106,7 @@ def resume(
             if task is None:
                 check_devices(recipe)
             root = str((data_root or Path(read_launch(run.path)["data_root"])).resolve())
-            begin_attempt(run, data_root=root, argv=argv)
+            begin_attempt(run, data_root=root, argv=argv, may_change=may_change)
             return _execute(run, recipe, on_event, task)
 
 
@@ -129,7 +130,7 @@ def _execute(
         stopped.fix = f"mmtool train --resume {run.path}"
         raise
     except BaseException as error:
-        code = error.exit_code if isinstance(error, MmtoolError) else None
+        code = error.exit_code if isinstance(error, MmtoolError) else Bug.exit_code
         resumable = any(run.ckpt_dir.glob("step[0-9]*"))
         reason = error.what if isinstance(error, MmtoolError) else str(error)
         run.write_status(state="failed", reason=reason, resumable=resumable, exit_code=code)
@@ -145,15 +146,15 @@ def _run_ranks(run: RunDir, recipe: Recipe, task: Task | None) -> None:
     if task is None and recipe.launch.gpus > 1:
         supervise(run, recipe)
         return
+    if task is not None:
+        announce(str(run.path.resolve()))
+        train_task(run, task)
+        return
     # Before torch is loaded: a signal in those seconds must not kill.
     with StopRequest() as stop:
-        if task is not None:
-            announce(str(run.path.resolve()))
-            train_task(run, task, stop)
-        else:
-            from mmtool.engine.rank import run_rank
+        from mmtool.engine.rank import run_rank
 
-            run_rank(run, stop)
+        run_rank(run, stop)
 
 
 def _warn(on_event: OnEvent | None, messages: list[str]) -> None:

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 
 from mmtool.data.loader import LoadedShare
-from mmtool.data.samplers import Share, Visits, num_batches, rank_share, shuffled
+from mmtool.data.samplers import Share, Visits, num_batches, rank_share
+from mmtool.engine import planted
 from mmtool.engine.build import Job
 from mmtool.engine.checkpoint import (
-    choose_checkpoint,
+    choose_together,
     load_checkpoint,
     load_weights,
+    recipe_of,
 )
 from mmtool.engine.evaluate import (
     collect,
@@ -23,13 +25,16 @@ from mmtool.engine.evaluate import (
     train_sample,
 )
 from mmtool.engine.grads import check_replicas
+from mmtool.engine.memory import advice, is_out_of_memory
 from mmtool.engine.metriclog import MetricLog
+from mmtool.engine.nonfinite import explain, in_words, stopped
 from mmtool.engine.optim import learning_rate, set_learning_rate
+from mmtool.engine.same_recipe import changes
 from mmtool.engine.saving import Saver
 from mmtool.engine.step import train_step
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.timing import PhaseClock
-from mmtool.errors import StoppedResumable, WorkFailed
+from mmtool.errors import MmtoolError, RequestError, StoppedResumable
 from mmtool.methods._base import EpochContext, StepContext
 from mmtool.models.build import check_decomposition
 from mmtool.randomness import fold
@@ -62,7 +67,9 @@ class Fit:
 
     def save(self) -> None:
         """Begin to write a checkpoint of the training state."""
-        _average_buffers(self.job)
+        # What the log has not seen yet would be missing from it after a resume.
+        _flush(self)
+        self.job.running.average(self.job.ranks)
         self.saver.save()
 
 
@@ -74,17 +81,35 @@ def fit(
     stop: StopRequest,
     is_resumed: bool,
     beat: Beat = no_beat,
+    may_change: bool = False,
 ) -> None:
     """Train to the end of the recipe, or until asked to stop; then evaluate on test."""
     saver = Saver(job, checkpoints, emit)
     run = Fit(job, emit, checkpoints, stop, MetricLog(PhaseClock(job.device)), saver, beat)
-    if is_resumed:
-        _resume(run)
-    else:
-        _take_snapshot(job, "initial")
+    try:
+        if is_resumed:
+            _resume(run, may_change=may_change)
+        else:
+            _take_snapshot(job, "initial")
+        _fit(run)
+    except MmtoolError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise advice(job.recipe, job.ranks.rank, str(error)) from error
+    finally:
+        saver.abandon()
+
+
+def _fit(run: Fit) -> None:
+    job = run.job
     _check_model(job)
     for warning in job.warnings:
-        emit("event", what="warning", message=warning)
+        run.emit("event", what="warning", message=warning)
+    if job.loader.is_resident:
+        message = f"all columns of the store are on {job.device}"
+        run.emit("event", what="placement", message=message)
     while job.progress.epoch < job.recipe.train.epochs:
         _train_epoch(run)
         _finish_epoch(run)
@@ -98,12 +123,24 @@ def _check_model(job: Job) -> None:
         check_decomposition(job.model, some.features)
 
 
-def _resume(run: Fit) -> None:
-    path, refused = choose_checkpoint(run.checkpoints)
+def _resume(run: Fit, *, may_change: bool) -> None:
+    job = run.job
+    path, refused = choose_together(job.ranks, run.checkpoints)
     for problem in refused:
         run.emit("event", what="warning", message=f"checkpoint passed over: {problem}")
-    load_checkpoint(run.job, path)
-    run.emit("event", what="resume", step=run.job.progress.step, name=path.name)
+    changed = changes(recipe_of(path), job.recipe)
+    if changed and not may_change:
+        raise RequestError(
+            f"the recipe is not the one that {path.name} was trained with",
+            why="\n".join(("it differs in", *changed)),
+            fix="put it back, or: mmtool train --resume RUN --allow-change",
+        )
+    load_checkpoint(job, path)
+    run.saver.trust(path)
+    if changed:
+        words = f"continued under a changed recipe: {'; '.join(changed)}"
+        run.emit("event", what="warning", message=words)
+    run.emit("event", what="resume", step=job.progress.step, name=path.name)
 
 
 def _train_epoch(run: Fit) -> None:
@@ -149,7 +186,10 @@ def _planned_visits(job: Job) -> tuple[Visits, bool]:
             plan.keep.cpu().numpy(),
             None if plan.weight is None else plan.weight.float().cpu().numpy(),
         )
-    ordered = shuffled(visits, seed=job.recipe.train.seed, epoch=job.progress.epoch)
+    config = job.recipe.train
+    ordered = job.dataset.epoch_order(
+        visits, seed=config.seed, epoch=job.progress.epoch, batch_size=config.batch_size
+    )
     return ordered, visits.weight is not None
 
 
@@ -192,7 +232,12 @@ def run_step(
     lr = learning_rate(config, progress.step, job.steps_per_epoch())
     set_learning_rate(job.optimizer, lr)
     clock.begin_step(data_ms=loaded.wait_ms, transfer_ms=loaded.transfer_ms)
+    num_parts = progress.num_parts
+    loaded = planted.before_step(job, loaded)
     should_stop = train_step(job, loaded, ctx, clock, is_stopping=run.stop.is_set)
+    if progress.num_parts != num_parts:
+        words = f"out of memory: micro-batches are cut into {progress.num_parts} parts from now on"
+        run.emit("event", what="memory", step=progress.step, message=words)
     clock.end_step()
     run.metrics.add(
         ctx.metrics, step=progress.step, epoch=progress.epoch, n=loaded.global_size, lr=lr
@@ -201,28 +246,33 @@ def run_step(
 
 
 def _flush(run: Fit) -> None:
-    """Write the waiting step metrics; fail when too many steps in a row were not finite."""
+    """Write the waiting step metrics; stop where a step was not finite, as the recipe says."""
     progress, config = run.job.progress, run.job.recipe.train
     run.saver.poll()
+    compiled = run.job.compiled.report()
+    if compiled is not None:
+        run.emit("event", what="compile", **compiled.as_fields())
     for record in run.metrics.flush():
+        is_overflow = bool(record.pop("overflow", 0.0))  # the loss scale was too large, not data
         run.emit("step", **record)
-        progress.bad_steps = progress.bad_steps + 1 if record["skipped"] else 0
-        if record["skipped"]:
-            run.emit("event", what="nonfinite", step=record["step"])
-        if progress.bad_steps >= config.max_bad_steps:
-            raise WorkFailed(
-                f"the gradient was not finite in {progress.bad_steps} steps in a row, "
-                f"the last of them step {record['step']}",
-                why="the weights were left as they were before those steps",
-                fix="lower train.lr, set train.clip_norm = 1.0, or use train.precision = fp32",
-            )
+        is_bad = record["skipped"] and not is_overflow
+        progress.bad_steps = progress.bad_steps + 1 if is_bad else 0
+        if not is_bad:
+            continue
+        step = record["step"]
+        found = explain(run.job, run.job.evidence.of(step), record)
+        words = f"step {step} was skipped: {in_words(found)}"
+        run.emit("event", what="nonfinite", step=step, message=words, **found)
+        if config.on_nonfinite == "stop" or progress.bad_steps >= config.max_bad_steps:
+            raise stopped(step, progress.bad_steps, found, on_nonfinite=config.on_nonfinite)
+    run.job.evidence.clear()
 
 
 def _finish_epoch(run: Fit) -> None:
     """Evaluate, let the method act, keep the best weights, save."""
     job, progress = run.job, run.job.progress
     check_replicas(job.ranks, job.groups, job.shards.parameters)
-    _average_buffers(job)
+    job.running.average(job.ranks)
     _evaluate(run, "train", train_sample(job))
     val_rows = job.dataset.rows("val")
     if len(val_rows):
@@ -243,7 +293,7 @@ def _finish_run(run: Fit) -> None:
     job = run.job
     run.saver.finish()
     if job.recipe.train.select == "best":
-        path, refused = choose_checkpoint(run.checkpoints, "best")
+        path, refused = choose_together(job.ranks, run.checkpoints, "best")
         for problem in refused:
             run.emit("event", what="warning", message=f"best weights passed over: {problem}")
         load_weights(job, path)
@@ -291,17 +341,3 @@ def _take_snapshot(job: Job, moment: str) -> None:
 def _parameters_and_snapshots(job: Job) -> dict[str, list[torch.Tensor]]:
     current = {n: [p.detach() for _, p in job.groups[n]] for n in job.gradients.names()}
     return {**current, **job.snapshots}
-
-
-def _average_buffers(job: Job) -> None:
-    """Give every rank the mean of the ranks' running statistics (batch normalisation)."""
-    if job.ranks.world == 1:
-        return
-    floats = [
-        b
-        for name, b in sorted(job.model.named_buffers())
-        if name.endswith(("running_mean", "running_var"))
-    ]
-    job.ranks.sum_many_(floats)
-    if floats:
-        torch._foreach_div_(floats, float(job.ranks.world))

@@ -14,13 +14,14 @@ import torch
 from mmtool.config.load import load_recipe
 from mmtool.config.schema import Recipe
 from mmtool.engine import fault
+from mmtool.engine.allocator import keep_freed_memory
 from mmtool.engine.build import Job, build_job
 from mmtool.engine.child import read_launch
 from mmtool.engine.distributed import PeerLost, Ranks, choose_device, join, leave
 from mmtool.engine.loop import fit
 from mmtool.engine.pulse import Pulse
 from mmtool.engine.stop import StopRequest
-from mmtool.errors import MmtoolError
+from mmtool.errors import EnvironmentLacks, MmtoolError
 from mmtool.runlog.events import SCHEMA
 from mmtool.runlog.rundir import RunDir
 from mmtool.runlog.system import SystemSampler
@@ -36,6 +37,12 @@ def run_rank(run: RunDir, stop: StopRequest) -> None:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(recipe.launch.device, local_rank)
     world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    if world > 1 and device.type == "cpu" and recipe.launch.device != "cpu":
+        raise EnvironmentLacks(
+            f"{world} ranks were started on GPUs, but torch sees none",
+            why="CPU processes stand in for GPUs only when asked to",
+            fix="--device cpu, or install torch with CUDA: mmtool doctor",
+        )
     set_threads(recipe, device, world)
     ranks = _join(device, timeout_s=recipe.launch.timeout_s)
     try:
@@ -56,7 +63,11 @@ def _join(device: torch.device, *, timeout_s: float) -> Ranks:
 
 
 def set_threads(recipe: Recipe, device: torch.device, world: int) -> None:
-    """Share the usable cores among the ranks, unless recipe or environment say otherwise."""
+    """Share the usable cores among the ranks, unless recipe or environment say otherwise.
+
+    On a CPU, freed memory is also kept for the next step.
+    """
+    keep_freed_memory(device)
     asked = os.environ.get("OMP_NUM_THREADS", "")
     shared = max(1, len(os.sched_getaffinity(0)) // world)
     if device.type == "cpu":
@@ -113,6 +124,7 @@ def _train(
                 stop=stop,
                 is_resumed=bool(launch["is_resumed"]),
                 beat=beat,
+                may_change=bool(launch.get("may_change")),
             )
             status = "done"
         except MmtoolError as error:

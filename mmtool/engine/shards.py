@@ -28,13 +28,16 @@ class Shards:
         self._encoders: list[Any] = []
         self._local: dict[int, Parameter] = {}
         self._pairs: list[tuple[Parameter, Parameter]] = []
+        self._whole_of: dict[int, Parameter] = {}
         self._modality_of: dict[int, Modality] = {}
         self._reached: set[Modality] = set()
+        self._host_mesh: Any = None
         if ranks.world == 1:
             return
         from torch.distributed.fsdp import fully_shard
 
         mesh = ranks.mesh()
+        self._host_mesh = mesh if ranks.device.type == "cpu" else ranks.mesh("cpu")
         for modality in model.modalities:
             encoder: nn.Module = model.encoders[modality]
             if sum(p.numel() for p in encoder.parameters()) < min_parameters:
@@ -49,6 +52,7 @@ class Shards:
                 part = Parameter(_part(whole), requires_grad=whole.requires_grad)
                 self._local[id(whole)] = part
                 self._pairs.append((whole, part))
+                self._whole_of[id(part)] = whole
                 self._modality_of[id(part)] = modality
 
     @property
@@ -132,7 +136,7 @@ class Shards:
         """Give the state of an optimiser over parts as that of one over whole parameters."""
         found = optimizer.state_dict()
         wholes = self._wholes_in(optimizer)
-        for number, slots in found["state"].items():
+        for number, slots in sorted(found["state"].items()):  # gathering is a collective
             if number in wholes:
                 found["state"][number] = {
                     name: _gather(value, wholes[number]) for name, value in slots.items()
@@ -151,6 +155,17 @@ class Shards:
             for number, found in state["state"].items()
         }
         optimizer.load_state_dict({**state, "state": slots})
+
+    def as_sharded(self, parameter: Tensor, value: Tensor) -> Tensor:
+        """Give a tensor laid out like a parameter in the form torch shards it: itself if whole."""
+        whole: Any = self._whole_of.get(id(parameter))
+        if whole is None or value.dim() == 0:
+            return value
+        return _sharded(value, whole)
+
+    def on_host(self, value: Any, part: Tensor) -> Any:
+        """Give a sharded tensor whose part on this rank is a copy in host memory."""
+        return _sharded(part, value, self._host_mesh)
 
     def whole_lists(
         self, lists: Mapping[str, Sequence[Tensor]], groups: Mapping[GroupName, NamedParameters]
@@ -214,12 +229,19 @@ def _gather(value: Any, whole: Any) -> Any:
     """Give a slot of an optimiser whole; counters stay as they are."""
     if not isinstance(value, Tensor) or value.dim() == 0:
         return value
+    return _sharded(value, whole).full_tensor()
+
+
+def _sharded(value: Tensor, whole: Any, mesh: Any = None) -> Any:
     from torch.distributed.tensor import DTensor
 
-    sharded = DTensor.from_local(
-        value, whole.device_mesh, whole.placements, shape=whole.shape, stride=whole.stride()
+    return DTensor.from_local(
+        value,
+        mesh or whole.device_mesh,
+        whole.placements,
+        shape=whole.shape,
+        stride=whole.stride(),
     )
-    return sharded.full_tensor()
 
 
 def _split(value: Any, whole: Any) -> Any:

@@ -2,7 +2,7 @@
 
     for sub in plan_step:                      usually one
         for each micro-batch:  encode -> edit_features -> fuse -> losses -> backward
-        sum gradients and statistics over ranks
+        agree on flags, sum gradients and statistics over ranks
         edit_grads -> clip -> finite check -> optimiser
     end_step
 
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from mmtool.data.loader import LoadedShare
+from mmtool.engine import planted
 from mmtool.engine.build import Job
+from mmtool.engine.memory import advice, can_recover, in_parts, is_out_of_memory, make_room
 from mmtool.engine.optim import step_if_finite
 from mmtool.engine.timing import PhaseClock
 from mmtool.methods._base import StepContext, cross_entropy
@@ -44,36 +46,101 @@ def train_step(
     """Train on one global batch; give whether any rank was asked to stop."""
     stop_anywhere = is_stopping
     job.model.train()
+    evidence = job.evidence.begin(ctx.step)
     for sub in job.method.plan_step(ctx) or (job.joint_step,):
         ctx.sub = sub
-        sums = _Sums()
-        _clear_gradients(job)
-        terms_by_name: dict[str, list[Tensor | None]] = {}
-        for number, whole in enumerate(share.batches, start=1):
-            batch = whole if sub.modalities == whole.modalities else whole.only(sub.modalities)
-            is_last = number == len(share.batches)
-            with job.replicas.unsynchronised(is_last=is_last):
-                with clock.phase("forward"):
-                    outputs, encoded, terms = _forward(job, batch, ctx)
-                    _count(job, sums, outputs, encoded, terms, batch, ctx)
-                with clock.phase("backward"):
-                    if is_last and not job.method.needs.term_gradients:
-                        job.sync.begin()
-                    _backward(job, terms, encoded, batch, share.global_size, ctx, terms_by_name)
+        running = job.running.remember()
+        while True:
+            tried = _accumulate(job, share, ctx, sub, clock)
+            with clock.phase("sync"):
+                flags = [stop_anywhere, tried.memory_error is not None]
+                coming = _parameters_of(tried.terms_by_name, job)
+                stop_anywhere, is_short = job.sync.agree(flags, job.shards.unreached(), coming)
+            if not is_short:
+                break
+            job.sync.drop()
+            job.running.restore(running)
+            make_room(job, ctx, tried.memory_error)
+        sums = tried.sums
         with clock.phase("sync"):
-            job.shards.collect_gradients()
-            job.replicas.as_sums()
-            _restore_combined(job, terms_by_name, ctx)
-            absent = job.shards.unreached()
-            (stop_anywhere,) = job.sync.reduce(sums.values, [stop_anywhere], absent)
+            _restore_combined(job, tried.terms_by_name, ctx)
+            job.sync.sum_(sums.values)
         with clock.phase("optimizer"):
             _publish(sums, ctx, share.global_size)
-            _update(job, sub, sums, ctx, share.global_size)
-            is_good = ctx.metrics["skipped"] == 0
-            present = sums.values["present"] * is_good
+            is_bad = _update(job, sub, sums, ctx, share.global_size)
+            present = sums.values["present"] * ~is_bad
             job.model.update_feature_means(sums.section("feature."), present)
+            job.running.restore(running, where=is_bad)
+        evidence.losses += tried.losses
+        evidence.add_features(sums.section("feature."))
     job.method.end_step(ctx)
     return stop_anywhere
+
+
+@dataclass(slots=True)
+class _Tried:
+    """What the micro-batches of one sub-step gave on this rank."""
+
+    sums: _Sums = field(default_factory=_Sums)
+    terms_by_name: dict[str, list[Tensor | None]] = field(default_factory=dict)
+    losses: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
+    memory_error: str | None = None
+
+
+def _accumulate(
+    job: Job, share: LoadedShare, ctx: StepContext, sub: SubStep, clock: PhaseClock
+) -> _Tried:
+    """Differentiate all micro-batches; out of memory is told, for the other ranks wait."""
+    tried = _Tried()
+    _clear_gradients(job)
+    try:
+        _differentiate(job, share, ctx, sub, clock, tried)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if not can_recover(job):
+            raise advice(job.recipe, job.ranks.rank, str(error), step=ctx.step) from error
+        tried = _Tried(memory_error=str(error))
+    if tried.memory_error is not None:
+        _clear_gradients(job)
+        if not job.method.needs.term_gradients:
+            job.sync.join()
+        return tried
+    with clock.phase("sync"):
+        job.shards.collect_gradients()
+        job.replicas.as_sums()
+    return tried
+
+
+def _differentiate(
+    job: Job, share: LoadedShare, ctx: StepContext, sub: SubStep, clock: PhaseClock, tried: _Tried
+) -> None:
+    batches = in_parts(share.batches, job.progress.num_parts)
+    for number, whole in enumerate(batches, start=1):
+        batch = whole if sub.modalities == whole.modalities else whole.only(sub.modalities)
+        is_last = number == len(batches)
+        with job.replicas.unsynchronised(is_last=is_last):
+            with clock.phase("forward"):
+                outputs, encoded, terms = _forward(job, batch, ctx)
+                _count(job, tried.sums, outputs, encoded, terms, batch, ctx)
+            with clock.phase("backward"):
+                if is_last:
+                    planted.in_backward(job, ctx.step)
+                    if not job.method.needs.term_gradients:
+                        job.sync.begin()
+                _backward(
+                    job, terms, encoded, batch, share.global_size, ctx, tried.terms_by_name
+                )
+        tried.losses.append((batch.index, {n: t.detach() for n, t in terms.items()}))
+
+
+def _parameters_of(
+    terms_by_name: Mapping[str, list[Tensor | None]], job: Job
+) -> frozenset[int]:
+    """Give ids of the parameters whose gradients `_restore_combined` will set."""
+    if not terms_by_name:
+        return frozenset()
+    return frozenset(id(p) for name in job.gradients.names() for _, p in job.groups[name])
 
 
 def _forward(
@@ -85,7 +152,7 @@ def _forward(
 
     def compute() -> dict[str, Tensor]:
         with job.precision.autocast():
-            encoded = model.encode(batch)
+            encoded = job.streams.encode(model, batch)
             reached = job.shards.watch(encoded)
             edited = method.edit_features(dict(reached), batch, ctx)
             logits = model.fuse(edited)
@@ -223,8 +290,8 @@ def _publish(sums: _Sums, ctx: StepContext, global_size: int) -> None:
         ctx.log("terms", value / global_size, name)
 
 
-def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: int) -> None:
-    """Edit, clip, check and apply the reduced gradients of the sub-step's groups."""
+def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: int) -> Tensor:
+    """Edit, clip, check and apply the reduced gradients; give whether they were not finite."""
     gradients, config = job.gradients, job.recipe.train
     for name in gradients.names():
         if name not in sub.groups:
@@ -252,9 +319,21 @@ def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: 
     gradients.finish_updates(remembered)
     if job.probe_optimizer is not None and job.groups.get(PROBE_GROUP):
         step_if_finite(job.probe_optimizer, is_bad)
+    _note_skipped(job, sums, ctx, is_bad)
     job.precision.update(is_bad.float())
     ctx.log("gnorm", norm)
-    ctx.log("skipped", is_bad.float())
+    return is_bad
+
+
+def _note_skipped(job: Job, sums: _Sums, ctx: StepContext, is_bad: Tensor) -> None:
+    """Log whether any sub-step was skipped, and whether a loss scale too large was the cause."""
+    skipped = is_bad.float()
+    if job.precision.scales_loss:
+        losses = torch.stack(list(sums.section("term.").values())).sum()
+        is_overflow = is_bad & torch.isfinite(losses) & (job.precision.scale >= 1.0)
+        ctx.log("overflow", is_overflow.float())
+    before = ctx.metrics.get("skipped")
+    ctx.log("skipped", skipped if before is None else torch.maximum(before, skipped))
 
 
 def _clear_gradients(job: Job) -> None:

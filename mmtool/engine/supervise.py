@@ -54,6 +54,8 @@ def begin_attempt(run: RunDir, **fields: Any) -> int:
     attempt = int(launch["attempt"]) + 1
     is_resumed = any(run.ckpt_dir.glob("step[0-9]*"))
     kept = {"data_root": launch["data_root"], "attempt": attempt, "is_resumed": is_resumed}
+    if launch.get("may_change"):
+        kept["may_change"] = True
     run.write_launch({**kept, **fields})
     return attempt
 

@@ -12,7 +12,10 @@ from mmtool.errors import Killed, MmtoolError, RankSilent, StoppedResumable, Wor
 
 _NUM_LINES = 20
 _CONSEQUENCES = ("PeerLost", "StoppedResumable")
-_CAUSES_OF_SIGKILL = "the kernel's or the scheduler's memory limit?"
+_CAUSES = {
+    int(signal.SIGKILL): "the kernel's or the scheduler's memory limit?",
+    int(signal.SIGBUS): "was a file of the dataset cut short while it was read?",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def _killed(run: Path, attempt: int, rank: int, number: int) -> Killed:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
-    why = _CAUSES_OF_SIGKILL if number == signal.SIGKILL else _tail(run, attempt, rank)
+    why = _CAUSES.get(number) or _tail(run, attempt, rank)
     where = str(output_path(run, attempt, rank))
     return Killed(
         f"rank {rank} was killed by {name}", number, where=where, why=why, fix=_resume(run)

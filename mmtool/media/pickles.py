@@ -41,13 +41,16 @@ _NUMBERS = (
 )  # fmt: skip
 
 
-def read_pickle(path: Path, *, member: str | None = None) -> Any:
+def read_pickle(path: Path, *, member: str | None = None, keep: bool = True) -> Any:
     """Give what a pickle holds if it consists of numpy arrays and plain Python values alone.
 
     The file may be gzipped and may come from Python 2, whose strings become `str` byte by byte.
-    The arrays are read-only, because the result is kept for the next caller.
+    The arrays are read-only, because the result is kept for the next caller, unless `keep` says
+    that nobody will ask again.
     """
     key = file_key(path)
+    if not keep:
+        return _read(Source(path, member))
     return _kept.get((key, member), lambda: (_read(Source(path, member)), key[2]))[0]
 
 

@@ -75,12 +75,11 @@ class MultimodalModel(nn.Module):
 
     def encode(self, batch: Batch) -> dict[Modality, Tensor]:
         """Give the pooled features of a batch; what a sample lacks is the modality's token."""
-        return {
-            m: self._encode_one(m, position, batch) for position, m in enumerate(self.modalities)
-        }
+        return {m: self.encode_one(m, batch) for m in self.modalities}
 
-    def _encode_one(self, modality: Modality, position: int, batch: Batch) -> Tensor:
-        token = self.mean_feature(modality)
+    def encode_one(self, modality: Modality, batch: Batch) -> Tensor:
+        """Give the pooled features of one modality; [batch, dim]."""
+        token, position = self.mean_feature(modality), self.modalities.index(modality)
         if modality not in batch.inputs:
             return token.expand(batch.size, -1).clone()
         encoded = self.encoders[modality](batch.inputs[modality], batch.lengths.get(modality))

@@ -100,6 +100,7 @@ def _index(plan: Plan, outcome: Outcome) -> bytes:
         ids=[clip.id for clip in outcome.kept],
         labels=[clip.label for clip in outcome.kept],
         groups=[clip.group for clip in outcome.kept],
+        values=[clip.value for clip in outcome.kept],
         splits={p: [clip.split.get(p) for clip in outcome.kept] for p in plan.protocols},
         present=[[m in names for m in plan.modalities] for names in outcome.present],
         num_modalities=len(plan.modalities),

@@ -13,12 +13,13 @@ import torch
 
 from mmtool.config.load import Loaded
 from mmtool.data.loader import LoadedShare
-from mmtool.data.samplers import rank_share, shuffled
+from mmtool.data.samplers import rank_share
 from mmtool.engine.build import Job, build_job
 from mmtool.engine.distributed import Ranks, choose_device
 from mmtool.engine.loop import Fit, run_step
 from mmtool.engine.metriclog import MetricLog
 from mmtool.engine.rank import set_threads
+from mmtool.engine.saving import Saver
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.timing import PhaseClock
 from mmtool.errors import EnvironmentLacks, RequestError
@@ -28,6 +29,11 @@ from mmtool.profile.report import ProfileReport
 _NUM_BLOCKS = 4
 _WARMUP_STEPS = 3
 _TRACED_STEPS = 3
+
+
+def _ignore(kind: str, **fields: object) -> None:
+    """Take an event and do nothing with it: a measurement leaves no run behind."""
+    del kind, fields
 
 
 def profile(
@@ -82,15 +88,18 @@ class _Measurement:
         self.phases: list[dict[str, float]] = []
         self._clock = PhaseClock(job.device)
         metrics = MetricLog(self._clock)
-        self._fit = Fit(job, lambda *_, **__: None, Path(), StopRequest(), metrics)
+        saver = Saver(job, Path(), _ignore)
+        self._fit = Fit(job, _ignore, Path(), StopRequest(), metrics, saver)
         self._shares = self._endless()
 
     def _endless(self) -> Iterator[LoadedShare]:
         """Give shares of one epoch after the other."""
         epoch = 0
         while True:
-            visits = shuffled(self.job.train_visits(), seed=0, epoch=epoch)
             size = self.job.recipe.train.batch_size
+            visits = self.job.dataset.epoch_order(
+                self.job.train_visits(), seed=0, epoch=epoch, batch_size=size
+            )
             # The short last batch would make steps of two kinds.
             whole = max(1, len(visits) // size)
             micro = self.job.recipe.train.accumulate

@@ -186,8 +186,14 @@ class RaggedColumn(_Column):
     def _offsets_of(self, shard: int) -> IntArray:
         held = self._offsets.get(shard)
         if held is None:
-            path = self._source.path(self._shards[shard].files[f"{self.name}.offsets"].name)
-            held = np.fromfile(path, dtype=np.int64)
+            name = self._shards[shard].files[f"{self.name}.offsets"].name
+            try:
+                held = np.fromfile(self._source.path(name), dtype=np.int64)
+            except OSError as err:
+                raise self._maps.lost(shard, name, str(err)) from err
+            if held.size != self._shards[shard].rows + 1:
+                why = f"it has {held.size} numbers instead of {self._shards[shard].rows + 1}"
+                raise self._maps.lost(shard, name, why)
             self._offsets[shard] = held
         return held
 

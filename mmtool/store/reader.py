@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtool.errors import StoreError, UnknownName
+from mmtool.errors import StoreError, StoreLost, UnknownName
 from mmtool.store.columns import AnyArray, FixedColumn, RaggedColumn, shard_starts
 from mmtool.store.files import FetchingSource, LocalShards, ShardSource, sha256_of
 from mmtool.store.index import Index, IntArray, read_index
@@ -26,6 +26,7 @@ from mmtool.text import human_bytes, suggestion
 
 Verify: TypeAlias = Literal["size", "full", "auto"]
 _FULL_BELOW_BYTES = 256 << 20
+_MOST_NAMED = 5
 _REBUILD = "prepare the dataset again: mmtool prepare NAME --overwrite"
 
 
@@ -107,13 +108,25 @@ class Store:
         num_rows = self.manifest.num_rows
         if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= num_rows):
             raise IndexError(f"rows of {self.location} are 0..{num_rows - 1}")
-        if isinstance(opened, RaggedColumn):
+        try:
+            if isinstance(opened, RaggedColumn):
+                if rows.size == 0:
+                    return _nothing(opened.info, out), np.zeros(0, dtype=np.int64)
+                return opened.gather(rows, out)
             if rows.size == 0:
-                return _nothing(opened.info, out), np.zeros(0, dtype=np.int64)
-            return opened.gather(rows, out)
-        if rows.size == 0:
-            return _nothing(opened.info, out), None
-        return opened.gather(rows, out), None
+                return _nothing(opened.info, out), None
+            return opened.gather(rows, out), None
+        except StoreLost as err:
+            raise self._with_samples(err, opened, rows) from err
+
+    def _with_samples(
+        self, error: StoreLost, column: FixedColumn | RaggedColumn, rows: IntArray
+    ) -> StoreLost:
+        """Say which of the wanted samples a lost file held."""
+        shard_of, _ = column.locate(rows)
+        ids = self.index.ids(rows[shard_of == error.shard][:_MOST_NAMED])
+        error.why += f"; it holds {column.name} of {', '.join(ids)}"
+        return error
 
     def will_need(self, columns: Iterable[str], rows: IntArray) -> None:
         """Announce rows that are about to be gathered: their bytes are read in the background.
@@ -134,7 +147,10 @@ class Store:
                 self._has_been_read[rows] = True
         if rows.size:
             for column in opened:
-                column.will_need(rows)
+                try:
+                    column.will_need(rows)
+                except StoreLost as err:
+                    raise self._with_samples(err, column, rows) from err
 
     def lengths(self, column: str, rows: IntArray | None = None) -> IntArray:
         """Give the length in time steps of some rows, or of all, of a ragged column."""

@@ -137,9 +137,9 @@ def test_text_renamed_to_mp4(home, capsys):
 
     code, error = said(capsys, "prepare", "manifest", "--source", source, "--out", "out")
 
-    assert code == 1
-    assert "not-media" in error
-    assert "text" in error
+    assert code == 2
+    assert "not-media: 1" in error
+    assert "a.mp4" in error
     assert_no_store(home)
 
 

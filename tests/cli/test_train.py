@@ -73,6 +73,57 @@ def test_a_dry_run_makes_no_run_to_name(recipe, useless):
     assert f"{useless[0]} has no effect with --dry-run" in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("useless", "words"),
+    [
+        (("--nodes", "2"), "--nodes has no effect without --slurm"),
+        (("--time", "1:00"), "--time has no effect without --slurm"),
+        (("--jobs", "2"), "--jobs has no effect without --seeds"),
+        (("--gpus", "0"), "--gpus 0 is no number of GPUs"),
+        (("--gpus", "all"), "--gpus all is no number of GPUs"),
+        (("--slurm", "--gpus", "auto"), "--gpus auto has no meaning with --slurm"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_an_option_without_effect_is_an_error(recipe, useless, words):
+    found = call(recipe, *useless)
+
+    assert found.exit_code == 2
+    assert words in found.stderr
+
+
+def test_more_gpus_than_there_are_stop_with_a_way_out(prepared, monkeypatch):
+    from mmtool.engine import devices
+
+    monkeypatch.setattr(devices, "visible_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    found = call(prepared, "--gpus", "4")
+
+    assert found.exit_code == 2
+    assert "asked for 4 GPUs, 2 visible (CUDA_VISIBLE_DEVICES=0,1)" in found.stderr
+    assert "--gpus 2, or --gpus auto" in found.stderr
+    assert not Path("runs").exists()
+
+
+def test_auto_takes_what_is_visible_and_one_process_without(prepared, monkeypatch):
+    from mmtool.engine import devices
+
+    monkeypatch.setattr(devices, "visible_gpus", lambda: 0)
+    document = json.loads(call(prepared, "--gpus", "auto", "--json", "--name", "auto").stdout)
+    resolved = Path(document["runs"][0]["run"], "resolved.toml").read_text(encoding="utf-8")
+
+    assert "gpus = 1" in resolved
+
+
+def test_a_machine_without_slurm_says_so(prepared, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    found = call(prepared, "--slurm")
+
+    assert found.exit_code == 4
+    assert "there is no sbatch on this machine" in found.stderr
+    assert not Path("runs").exists()
+
+
 def test_a_broken_recipe_is_refused_before_anything_starts(recipe, tmp_path):
     found = call(recipe, "--seed", "0", "-s", "train.lr=fast")
 
@@ -163,6 +214,29 @@ def test_seeds_run_one_after_the_other_and_are_summarised(prepared):
     assert [run["seed"] for run in document["runs"]] == [0, 1]
     assert document["seeds"]["val"]["mean"] == pytest.approx(sum(accuracies) / 2)
     assert "val accuracy over 2 seeds" in found.stderr
+
+
+@pytest.mark.slow
+def test_seeds_run_side_by_side_give_the_same_runs(prepared):
+    one_by_one = json.loads(call(prepared, "--seeds", "0,1", "--json").stdout)
+    options = ("--seeds", "0,1", "--jobs", "2", "-s", "train.lr=0.001")
+    together = call(prepared, *options, "--json")
+
+    document = json.loads(together.stdout)
+    assert together.exit_code == 0, together.stderr
+    assert [run["seed"] for run in document["runs"]] == [0, 1]
+    assert [run["accuracy"] for run in document["runs"]] == [
+        run["accuracy"] for run in one_by_one["runs"]
+    ]
+    assert document["seeds"] == one_by_one["seeds"]
+
+
+@pytest.mark.slow
+def test_a_seed_that_fails_beside_others_says_why(prepared):
+    found = call(prepared, "--seeds", "0,1", "--jobs", "2", "--data-root", "nowhere")
+
+    assert found.exit_code == 4
+    assert "is not prepared" in found.stderr
 
 
 def test_a_finished_run_is_not_resumed(prepared):
