@@ -67,9 +67,7 @@ class ColumnTransform:
         size = (shape[-2], shape[-1])
         return draw_boxes(index, self.augment, size, seed=self.seed, epoch=epoch)
 
-    def write(
-        self, raw: Tensor, boxes: Tensor | None, lengths: Tensor | None, out: Tensor
-    ) -> None:
+    def write(self, raw: Tensor, boxes: Tensor | None, lengths: Tensor | None, out: Tensor) -> None:
         """Transform raw values on the host into `out`; any part of a batch on its own.
 
         Several threads do this at once, so that nothing here may start threads of its own, as

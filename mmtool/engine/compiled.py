@@ -36,9 +36,7 @@ class CompileReport:
 class CompiledEncoders:
     """Compiles the encoders of a model, or nothing, and reports once when they have run."""
 
-    def __init__(
-        self, model: MultimodalModel, *, is_used: bool, backend: str = "inductor"
-    ) -> None:
+    def __init__(self, model: MultimodalModel, *, is_used: bool, backend: str = "inductor") -> None:
         self._is_waiting = is_used
         if not is_used:
             return

@@ -9,6 +9,7 @@ unpickle its own metadata without asking what is in it; here only the classes it
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,7 @@ def outline(job: Job) -> dict[str, Any]:
 
 def write(found: Mapping[str, Any], temporary: Path | None, group: Any) -> Exception | None:
     """Write this rank's part into the folder that rank 0 made; give what went wrong anywhere."""
-    import torch.distributed.checkpoint as dcp
-
+    dcp = _torch_checkpoints()
     told = _told("" if temporary is None else str(temporary), group)
     if not told:
         return OSError("rank 0 could not begin it")
@@ -171,8 +171,7 @@ def _named(job: Job) -> dict[str, Tensor]:
 
 
 def _read(job: Job, path: Path, wanted: dict[str, Any]) -> None:
-    import torch.distributed.checkpoint as dcp
-
+    dcp = _torch_checkpoints()
     alone = job.ranks.world == 1
     try:
         dcp.load(wanted, storage_reader=_reader(path), no_dist=alone)
@@ -182,8 +181,7 @@ def _read(job: Job, path: Path, wanted: dict[str, Any]) -> None:
 
 def read_all(path: Path) -> dict[str, Tensor]:
     """Give the whole weights in one process, for export."""
-    import torch.distributed.checkpoint as dcp
-
+    dcp = _torch_checkpoints()
     reader = _reader(path)
     known = reader.read_metadata().state_dict_metadata
     wanted = {
@@ -209,8 +207,16 @@ class _Trusting(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it would run {module}.{name}")
 
 
-def _reader(path: Path) -> Any:
+def _torch_checkpoints() -> Any:
     import torch.distributed.checkpoint as dcp
+
+    # One process is meant to be one process.
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+    return dcp
+
+
+def _reader(path: Path) -> Any:
+    dcp = _torch_checkpoints()
 
     class Reader(dcp.FileSystemReader):
         def read_metadata(self, *_: Any, **__: Any) -> Any:

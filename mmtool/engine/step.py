@@ -22,7 +22,7 @@ from mmtool.engine.memory import advice, can_recover, in_parts, is_out_of_memory
 from mmtool.engine.optim import step_if_finite
 from mmtool.engine.timing import PhaseClock
 from mmtool.methods._base import StepContext, cross_entropy
-from mmtool.methods._scores import mean_scores, score_sums
+from mmtool.methods._scores import COUNT, SCORE, mean_scores, score_sums
 from mmtool.types import PROBE_GROUP, Batch, Modality, Outputs, SubStep
 
 
@@ -183,11 +183,14 @@ def _count(
     for name, term in terms.items():
         value = _weighted(term, batch).sum() if term.dim() else term / job.ranks.world
         sums.add(f"term.{name}", value)
-    for name, value in job.method.statistics(outputs, batch, ctx).items():
+    statistics = job.method.statistics(outputs, batch, ctx)
+    for name, value in statistics.items():
         sums.add(f"stat.{name}", value)
     if outputs.unimodal:
-        for name, value in score_sums(outputs.unimodal, batch).items():
-            sums.add(f"log.{name}", value)
+        is_known = SCORE in statistics and COUNT in statistics
+        scores = statistics if is_known else score_sums(outputs.unimodal, batch)
+        for name in (SCORE, COUNT):
+            sums.add(f"log.{name}", scores[name])
     feature_sums, present = job.model.feature_sums(encoded, batch)
     for modality, value in feature_sums.items():
         sums.add(f"feature.{modality}", value)

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -222,16 +221,22 @@ class _FullPass:
             )
 
 
-def one_thread_each() -> AbstractContextManager[object]:
-    """Give the context in which a decoding thread is one thread.
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let a decoding thread be one thread.
 
-    The linear algebra behind numpy and OpenCV's resizing would start threads of their own in each,
-    which then wait for each other: measured 20 times slower on two busy cores.
+    The linear algebra behind numpy and the resizing of pictures would start threads of their own in
+    each, which then wait for each other: measured nine times slower on two busy cores.
     """
-    threadpoolctl = import_module("threadpoolctl")
+    threadpoolctl, torch = import_module("threadpoolctl"), import_module("torch")
     import_module("cv2").setNumThreads(1)
-    limits: AbstractContextManager[object] = threadpoolctl.threadpool_limits(1, user_api="blas")
-    return limits
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpoolctl.threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def default_media() -> MediaRoom:

@@ -5,8 +5,8 @@
     assert not found.reads
 
 A GPU's own tool, `torch.cuda.set_sync_debug_mode`, needs one. This counts the same on a CPU: reads
-of a value (`item`, `tolist`, `bool`, `numpy`, `cpu`), operators whose output shape depends on values
-(`nonzero`, boolean indexing), and tensors made from Python numbers, for which a GPU's copy waits.
+of a value (`item`, `tolist`, `bool`, `numpy`, `cpu`), operators whose output shape depends on
+values (`nonzero`, boolean indexing), and tensors made from Python numbers, for which a GPU's copy waits.
 """
 
 import traceback
@@ -100,7 +100,7 @@ class _Operators(TorchDispatchMode):
             self._found.note(name)
         if func.is_view or name == "aten::detach":
             self._found.num_views += 1
-        else:
+        elif not name.startswith("profiler::"):
             self._found.operators[name] += 1
         return func(*args, **(kwargs or {}))
 

@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 import reference
 import torch
-from subjects import OurTraining, as_reference, recipe_for, repeated, write_synthetic_store
+from subjects import OurTraining, recipe_for, repeated, write_synthetic_store
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmtool.config.load import load_recipe

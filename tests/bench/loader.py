@@ -6,7 +6,8 @@ The reference (tests/bench/reference.py) decodes JPEG and takes spectrograms in 
 processes, which are kept between epochs although the recipe starts them anew; ours reads the store
 that `mmtool prepare` wrote from the same clips, in threads. Both run turn by turn in this process,
 so what else the machine does meets both; a ratio is the median of the repeats. "bytes" are uint8
-crops and float16 spectrograms to be normalised by the device, "float32" the very shapes and types that the reference gives.
+crops and float16 spectrograms to be normalised by the device, "float32" the very shapes and types
+that the reference gives.
 Sources have 341 x 256 pixels; their pictures are as generated, so that JPEG decoding is cheaper
 than with footage, to the reference's advantage.
 """

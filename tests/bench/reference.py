@@ -79,7 +79,7 @@ class ReferenceData(Dataset):
         clip = self.clips[position]
         spectrogram = log_spectrogram(self.release / "AudioWAV" / f"{clip}.wav")
         folder = self.frames / clip
-        names = os.listdir(folder)
+        names = os.listdir(folder)  # noqa: PTH208 - unsorted, as the recipe has it
         images = torch.zeros((self.num_frames, 3, 224, 224))
         for number in range(self.num_frames):
             image = Image.open(folder / names[number]).convert("RGB")
@@ -170,9 +170,7 @@ class ReferenceTraining:
         """Train on every batch; give its size after each."""
         self.model.train()
         for spectrogram, images, label in loader:
-            self.step(
-                spectrogram.to(self.device), images.to(self.device), label.to(self.device)
-            )
+            self.step(spectrogram.to(self.device), images.to(self.device), label.to(self.device))
             yield len(label)
 
     def step(self, spectrogram: Tensor, images: Tensor, label: Tensor) -> None:

@@ -170,9 +170,7 @@ def main() -> int:
         steps = compare_steps(given.batch_size, given.repeats, folder)
         torch.set_num_threads(threads)
         whole = (
-            end_to_end(given.batch_size, given.clips, given.epochs, folder)
-            if given.epochs
-            else {}
+            end_to_end(given.batch_size, given.clips, given.epochs, folder) if given.epochs else {}
         )
     for precision, found in steps.items():
         print(f"step, {precision}: {found['ratio']}x (goal {GOALS[precision]}x) {found}")

@@ -79,8 +79,8 @@ class TinyRuns:
         planted = {"MMTOOL_FAULT": fault} if fault else {}
         return ended(self.start(runs, *options, **planted, **variables))
 
-    def resume(self, run: Path) -> Ended:
-        command = [sys.executable, "-m", "mmtool", "train", "--resume", str(run), "-q"]
+    def resume(self, run: Path, *options: str) -> Ended:
+        command = [sys.executable, "-m", "mmtool", "train", "--resume", str(run), "-q", *options]
         return ended(
             subprocess.Popen(
                 command,

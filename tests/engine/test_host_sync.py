@@ -8,6 +8,7 @@ import torch
 
 from mmtool import registry
 from mmtool.config.schema import Recipe
+from mmtool.data.samplers import rank_share, shuffled
 from mmtool.engine.build import build_job
 from mmtool.engine.distributed import Ranks
 from mmtool.engine.loop import Fit, run_step
@@ -15,7 +16,6 @@ from mmtool.engine.metriclog import MetricLog
 from mmtool.engine.saving import Saver
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.timing import PhaseClock
-from mmtool.data.samplers import rank_share, shuffled
 from mmtool.testing.fakes import FakeModality, write_fake_store
 from mmtool.testing.host_reads import watch_host_reads
 from mmtool.testing.training import ignore
@@ -78,9 +78,7 @@ def steps_of(recipe, root, device=CPU, num_steps=2):
     visits = shuffled(job.train_visits(), seed=0, epoch=0)
     config = recipe.train
     shares = (
-        rank_share(
-            visits, step, batch_size=config.batch_size, micro_batches=config.accumulate
-        )
+        rank_share(visits, step, batch_size=config.batch_size, micro_batches=config.accumulate)
         for step in range(num_steps)
     )
     loaded = list(job.loader.run(shares, epoch=0))
@@ -154,7 +152,7 @@ def test_a_step_launches_few_operators(method, root):
         lambda x: x.nonzero(),
         lambda x: torch.where(x > 0),
         lambda x: x.new_tensor([1.0, 2.0]),
-        lambda x: torch.tensor([1.0]),
+        lambda x: torch.tensor([1.0], device=x.device),
         lambda x: x.masked_select(x > 0),
         lambda x: x.unique(),
         lambda x: "big" if x.max() > 2 else "small",
