@@ -9,14 +9,13 @@ in `parts/` instead (see `sharded`); either kind is read on any number of ranks.
 """
 
 import json
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,26 +23,14 @@ from mmtool import __version__
 from mmtool.engine import fault, sharded
 from mmtool.engine.about import about_weights
 from mmtool.engine.build import Job, Progress
-from mmtool.engine.distributed import Ranks
-from mmtool.engine.manifest import (
-    begin,
-    discard,
-    need_room,
-    newest_first,
-    publish,
-    read_manifest,
-    seal,
-    verify,
-)
+from mmtool.engine.choose import ABOUT, STATE, UNREADABLE, WEIGHTS
+from mmtool.engine.manifest import begin, discard, need_room, publish, read_manifest, seal
 from mmtool.engine.same_recipe import recorded
 from mmtool.errors import CheckpointError, NotWritable
 from mmtool.methods._base import DataPlan
 
-WEIGHTS, STATE, ABOUT = "model.safetensors", "state.pt", "about.json"
-_NAME_BYTES = 32
 # torch reports a full disk as a bare RuntimeError and safetensors as its own error.
 _UNWRITABLE = (OSError, RuntimeError, SafetensorError, NotWritable)
-_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, SafetensorError, pickle.PickleError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,63 +208,6 @@ def _write_own(snapshot: Snapshot, temporary: Path) -> None:
         torch.save(snapshot.state, temporary / STATE)
 
 
-def check(path: Path) -> str | None:
-    """Give what is wrong with a checkpoint, or None; reads no more of it than that takes."""
-    problem = verify(path)
-    if problem is not None:
-        return problem
-    name = ""
-    try:
-        if (path / WEIGHTS).exists():
-            name = WEIGHTS
-            with safe_open(path / WEIGHTS, "pt") as file:
-                file.keys()
-        else:
-            name = sharded.METADATA
-            sharded.check(path)
-        if (path / STATE).exists():
-            name = STATE
-            torch.load(path / STATE, map_location="cpu", weights_only=True, mmap=True)
-    except _UNREADABLE as err:
-        return f"{path.name}/{name} is refused ({str(err).splitlines()[0][:200]})"
-    return None
-
-
-def choose_checkpoint(folder: Path, kind: str = "step") -> tuple[Path, list[str]]:
-    """Give the newest good checkpoint of a kind and what was wrong with those passed over."""
-    refused: list[str] = []
-    for path in newest_first(folder, kind):
-        problem = check(path)
-        if problem is None:
-            return path, refused
-        refused.append(problem)
-    raise CheckpointError(
-        f"no usable checkpoint in {folder}",
-        why="; ".join(refused) or "the run stopped before its first checkpoint",
-        fix="start the recipe again: mmtool train RECIPE",
-    )
-
-
-def choose_together(ranks: Ranks, folder: Path, kind: str = "step") -> tuple[Path, list[str]]:
-    """Give every rank the checkpoint that rank 0 chooses; the reasons are known to rank 0 alone."""
-    refused: list[str] = []
-    name, failure = "", None
-    if ranks.is_first:
-        try:
-            path, refused = choose_checkpoint(folder, kind)
-            name = path.name
-        except CheckpointError as err:
-            failure = err
-    letters = torch.zeros(_NAME_BYTES, dtype=torch.int64)
-    letters[: len(name)] = torch.tensor(list(name.encode()), dtype=torch.int64)
-    chosen = bytes(ranks.broadcast_(letters).tolist()).rstrip(b"\0").decode()
-    if failure is not None:
-        raise failure
-    if not chosen:
-        raise CheckpointError(f"no usable checkpoint in {folder}", why="rank 0 refused all of them")
-    return folder / chosen, refused
-
-
 def load_checkpoint(job: Job, path: Path) -> None:
     """Put a job back to where the checkpoint was written, on any number of ranks."""
     try:
@@ -288,7 +218,7 @@ def load_checkpoint(job: Job, path: Path) -> None:
             job.snapshots = job.shards.part_lists(_moved(state["snapshots"], job), job.groups)
         else:
             sharded.read_state(job, path, state)
-    except _UNREADABLE as err:
+    except UNREADABLE as err:
         raise CheckpointError(f"{path} could not be read: {err}", fix="try again") from err
     if job.probe_optimizer is not None and state["probe_optimizer"] is not None:
         job.probe_optimizer.load_state_dict(state["probe_optimizer"])

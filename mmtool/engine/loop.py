@@ -10,15 +10,11 @@ import torch
 from mmtool.data.loader import LoadedShare
 from mmtool.data.samplers import Share, Visits, num_batches, rank_share
 from mmtool.engine import planted
+from mmtool.engine.between_epochs import epoch_context, parameters_and_snapshots, take_snapshot
 from mmtool.engine.build import Job
-from mmtool.engine.checkpoint import (
-    choose_together,
-    load_checkpoint,
-    load_weights,
-    recipe_of,
-)
+from mmtool.engine.checkpoint import load_weights
+from mmtool.engine.choose import choose_together
 from mmtool.engine.evaluate import (
-    collect,
     encode_rows,
     evaluate,
     evaluation_mode,
@@ -29,13 +25,13 @@ from mmtool.engine.memory import advice, is_out_of_memory
 from mmtool.engine.metriclog import MetricLog
 from mmtool.engine.nonfinite import explain, in_words, stopped
 from mmtool.engine.optim import learning_rate, set_learning_rate
-from mmtool.engine.same_recipe import changes
+from mmtool.engine.resume import resume
 from mmtool.engine.saving import Saver
 from mmtool.engine.step import train_step
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.timing import PhaseClock
-from mmtool.errors import MmtoolError, RequestError, StoppedResumable
-from mmtool.methods._base import EpochContext, StepContext
+from mmtool.errors import MmtoolError, StoppedResumable
+from mmtool.methods._base import StepContext
 from mmtool.models.build import check_decomposition
 from mmtool.randomness import fold
 
@@ -88,9 +84,9 @@ def fit(
     run = Fit(job, emit, checkpoints, stop, MetricLog(PhaseClock(job.device)), saver, beat)
     try:
         if is_resumed:
-            _resume(run, may_change=may_change)
+            resume(job, saver, checkpoints, emit, may_change=may_change)
         else:
-            _take_snapshot(job, "initial")
+            take_snapshot(job, "initial")
         _fit(run)
     except MmtoolError:
         raise
@@ -123,31 +119,11 @@ def _check_model(job: Job) -> None:
         check_decomposition(job.model, some.features)
 
 
-def _resume(run: Fit, *, may_change: bool) -> None:
-    job = run.job
-    path, refused = choose_together(job.ranks, run.checkpoints)
-    for problem in refused:
-        run.emit("event", what="warning", message=f"checkpoint passed over: {problem}")
-    changed = changes(recipe_of(path), job.recipe)
-    if changed and not may_change:
-        raise RequestError(
-            f"the recipe is not the one that {path.name} was trained with",
-            why="\n".join(("it differs in", *changed)),
-            fix="put it back, or: mmtool train --resume RUN --allow-change",
-        )
-    load_checkpoint(job, path)
-    run.saver.trust(path)
-    if changed:
-        words = f"continued under a changed recipe: {'; '.join(changed)}"
-        run.emit("event", what="warning", message=words)
-    run.emit("event", what="resume", step=job.progress.step, name=path.name)
-
-
 def _train_epoch(run: Fit) -> None:
     job, progress, config = run.job, run.job.progress, run.job.recipe.train
-    ctx = _epoch_context(job)
+    ctx = epoch_context(job)
     if progress.step_in_epoch == 0:
-        _take_snapshot(job, "epoch_start")
+        take_snapshot(job, "epoch_start")
         job.method.begin_epoch(ctx)
         job.plan = job.method.plan_epoch(ctx)
     visits, is_weighted = _planned_visits(job)
@@ -277,9 +253,9 @@ def _finish_epoch(run: Fit) -> None:
     val_rows = job.dataset.rows("val")
     if len(val_rows):
         _evaluate(run, "val", val_rows)
-    ctx = _epoch_context(job)
+    ctx = epoch_context(job)
     job.method.end_epoch(ctx)
-    job.method.edit_parameters(_parameters_and_snapshots(job), ctx)
+    job.method.edit_parameters(parameters_and_snapshots(job), ctx)
     progress.epoch += 1
     accuracy = job.metrics.get("val.acc", -1.0)
     if accuracy > progress.best_accuracy and job.recipe.train.select == "best":
@@ -314,30 +290,3 @@ def _evaluate(run: Fit, split: str, rows: np.ndarray) -> None:
     job.metrics[f"{split}.acc"] = fields["acc"]
     for modality, row in fields["m"].items():
         job.metrics[f"{split}.acc.{modality}"] = row["acc"]
-
-
-def _epoch_context(job: Job) -> EpochContext:
-    def collector(statistic: str, split: str = "train") -> dict[str, torch.Tensor]:
-        return collect(job, statistic, split)
-
-    return EpochContext(
-        modalities=job.dataset.modalities,
-        num_classes=job.dataset.num_classes,
-        epoch=job.progress.epoch,
-        epochs=job.recipe.train.epochs,
-        collect=collector,
-        metrics=dict(job.metrics),
-        device=job.device,
-    )
-
-
-def _take_snapshot(job: Job, moment: str) -> None:
-    if moment in job.method.needs.snapshots:
-        for name in job.gradients.names():
-            values = [p.detach().clone() for _, p in job.groups[name]]
-            job.snapshots[f"{name}@{moment}"] = values
-
-
-def _parameters_and_snapshots(job: Job) -> dict[str, list[torch.Tensor]]:
-    current = {n: [p.detach() for _, p in job.groups[n]] for n in job.gradients.names()}
-    return {**current, **job.snapshots}

@@ -29,7 +29,7 @@ def explain(job: Job, evidence: Evidence, record: Mapping[str, Any]) -> dict[str
     own[: len(rows)] = np.asarray(rows, dtype=np.int64) + 1
     own[_MOST_SAMPLES:] = [*is_bad_term, *in_store]
     everywhere = job.ranks.sum_(torch.from_numpy(found), "nonfinite").numpy()
-    flags = everywhere[:, _MOST_SAMPLES:].any(axis=0).tolist()
+    flags = (everywhere[:, _MOST_SAMPLES:].sum(axis=0) > 0).tolist()
     samples = everywhere[:, :_MOST_SAMPLES]
     modalities = job.dataset.modalities
     return {

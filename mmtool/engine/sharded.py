@@ -216,9 +216,9 @@ def _torch_checkpoints() -> Any:
 
 
 def _reader(path: Path) -> Any:
-    dcp = _torch_checkpoints()
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-    class Reader(dcp.FileSystemReader):
+    class Reader(FileSystemReader):
         def read_metadata(self, *_: Any, **__: Any) -> Any:
             metadata = _Trusting(io.BytesIO((path / METADATA).read_bytes())).load()
             metadata.storage_meta = getattr(metadata, "storage_meta", None) or self._meta()

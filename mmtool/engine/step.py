@@ -20,6 +20,7 @@ from mmtool.engine import planted
 from mmtool.engine.build import Job
 from mmtool.engine.memory import advice, can_recover, in_parts, is_out_of_memory, make_room
 from mmtool.engine.optim import step_if_finite
+from mmtool.engine.per_loss import collect_per_term, parameters_of, restore_combined
 from mmtool.engine.timing import PhaseClock
 from mmtool.methods._base import StepContext, cross_entropy
 from mmtool.methods._scores import COUNT, SCORE, mean_scores, score_sums
@@ -54,7 +55,7 @@ def train_step(
             tried = _accumulate(job, share, ctx, sub, clock)
             with clock.phase("sync"):
                 flags = [stop_anywhere, tried.memory_error is not None]
-                coming = _parameters_of(tried.terms_by_name, job)
+                coming = parameters_of(tried.terms_by_name, job)
                 stop_anywhere, is_short = job.sync.agree(flags, job.shards.unreached(), coming)
             if not is_short:
                 break
@@ -63,7 +64,7 @@ def train_step(
             make_room(job, ctx, tried.memory_error)
         sums = tried.sums
         with clock.phase("sync"):
-            _restore_combined(job, tried.terms_by_name, ctx)
+            restore_combined(job, tried.terms_by_name, ctx)
             job.sync.sum_(sums.values)
         with clock.phase("optimizer"):
             _publish(sums, ctx, share.global_size)
@@ -128,19 +129,8 @@ def _differentiate(
                     planted.in_backward(job, ctx.step)
                     if not job.method.needs.term_gradients:
                         job.sync.begin()
-                _backward(
-                    job, terms, encoded, batch, share.global_size, ctx, tried.terms_by_name
-                )
+                _backward(job, terms, encoded, batch, share.global_size, ctx, tried.terms_by_name)
         tried.losses.append((batch.index, {n: t.detach() for n, t in terms.items()}))
-
-
-def _parameters_of(
-    terms_by_name: Mapping[str, list[Tensor | None]], job: Job
-) -> frozenset[int]:
-    """Give ids of the parameters whose gradients `_restore_combined` will set."""
-    if not terms_by_name:
-        return frozenset()
-    return frozenset(id(p) for name in job.gradients.names() for _, p in job.groups[name])
 
 
 def _forward(
@@ -220,7 +210,7 @@ def _backward(
     }
     wanted = job.method.needs.term_gradients
     if wanted:
-        _collect_per_term(job, share, wanted, collected)
+        collect_per_term(job, share, wanted, collected)
     else:
         loss = job.method.compose(share, ctx) + job.shards.tie(encoded)
         job.precision.scaled(loss).backward()
@@ -228,58 +218,6 @@ def _backward(
     if probes:
         losses = [_weighted(cross_entropy(z, batch.label), batch).sum() for z in probes.values()]
         (torch.stack(losses).sum() / global_size).backward()
-
-
-def _collect_per_term(
-    job: Job,
-    share: Mapping[str, Tensor],
-    wanted: tuple[str, ...],
-    collected: dict[str, list[Tensor | None]],
-) -> None:
-    """Differentiate each named loss on its own and add up its gradients over micro-batches."""
-    parameters = [p for name in job.gradients.names() for _, p in job.groups[name]]
-    for name in wanted:
-        scaled = job.precision.scaled(share[name])
-        grads = torch.autograd.grad(scaled, parameters, retain_graph=True, allow_unused=True)
-        before = collected.get(name, [None] * len(parameters))
-        collected[name] = [
-            b if g is None else g if b is None else b + g
-            for b, g in zip(before, grads, strict=True)
-        ]
-
-
-def _restore_combined(
-    job: Job, collected: dict[str, list[Tensor | None]], ctx: StepContext
-) -> None:
-    """Reduce per-loss gradients over ranks and let the method combine them, group by group."""
-    if not collected:
-        return
-    offset = 0
-    for group in job.gradients.names():
-        parameters = [p for _, p in job.groups[group]]
-        here = slice(offset, offset + len(parameters))
-        by_term = {
-            name: [_in_layout_of(p, g) for p, g in zip(parameters, grads[here], strict=True)]
-            for name, grads in sorted(collected.items())
-        }
-        for grads in by_term.values():
-            job.ranks.sum_many_(grads)
-        combined = job.method.combine(group, by_term, ctx)
-        for parameter, gradient in zip(parameters, combined, strict=True):
-            # The sum over ranks that follows must leave the combined gradient as it is.
-            parameter.grad = gradient / job.ranks.world
-        offset += len(parameters)
-
-
-def _in_layout_of(parameter: Tensor, gradient: Tensor | None) -> Tensor:
-    """Give a gradient in its parameter's memory layout, as `backward` would.
-
-    `autograd.grad` returns whatever layout a kernel chose for this batch; ranks would then add up
-    norms and means in different orders and drift apart in the last bit.
-    """
-    if gradient is None:
-        return torch.zeros_like(parameter)
-    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _publish(sums: _Sums, ctx: StepContext, global_size: int) -> None:

@@ -24,7 +24,8 @@ epoch  epoch (0-based), step (steps done), split "train" | "val" | "test", n, lo
          probe     accuracy of a linear probe on the detached features (absent without probes)
 sys    cpu_percent and rss_mb of the process, host_cpu_percent, load1, psi_cpu | psi_io | psi_memory
        (pressure, where the kernel has it), with a GPU: gpus [{util, mem_mb, power_w, temp_c}]
-event  what: checkpoint | resume | restart | signal | nonfinite | warning | method | placement |
+event  what: checkpoint | resume | restart | signal | warning | method | placement |
+       nonfinite (samples, terms, modalities, stored, groups) | memory (micro-batches were cut) |
        compile (graphs, graph_breaks), and free fields
 end    status done | failed | stopped, reason
 

@@ -6,7 +6,8 @@
 
 A GPU's own tool, `torch.cuda.set_sync_debug_mode`, needs one. This counts the same on a CPU: reads
 of a value (`item`, `tolist`, `bool`, `numpy`, `cpu`), operators whose output shape depends on
-values (`nonzero`, boolean indexing), and tensors made from Python numbers, for which a GPU's copy waits.
+values (`nonzero`, boolean indexing), and tensors made from Python numbers, for which a GPU's copy
+waits.
 """
 
 import traceback

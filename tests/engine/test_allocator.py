@@ -15,11 +15,11 @@ torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert keep_freed_memory(torch.device("cpu"))
 def work():
-    return float(torch.ones(4, 1 << 20).sum())
+    return float(torch.ones(9, 1 << 20).sum())
 for _ in range(8):  # the heap grows to what a step needs
     work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+for _ in range(3):
     work()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """

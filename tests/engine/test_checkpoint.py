@@ -12,14 +12,8 @@ from safetensors.torch import load_file
 from mmtool.config.schema import Recipe
 from mmtool.engine import fault
 from mmtool.engine.build import build_job
-from mmtool.engine.checkpoint import (
-    STATE,
-    WEIGHTS,
-    choose_checkpoint,
-    load_checkpoint,
-    take_snapshot,
-    write_snapshot,
-)
+from mmtool.engine.checkpoint import load_checkpoint, take_snapshot, write_snapshot
+from mmtool.engine.choose import STATE, WEIGHTS, choose_checkpoint
 from mmtool.engine.distributed import Ranks
 from mmtool.engine.manifest import MANIFEST, need_room, newest_first, prune, seal, verify
 from mmtool.engine.saving import Saver

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mmtool.config.schema import Recipe
 from mmtool.engine import sharded
-from mmtool.engine.checkpoint import STATE, WEIGHTS, choose_checkpoint
+from mmtool.engine.choose import STATE, WEIGHTS, choose_checkpoint
 from mmtool.engine.distributed import Ranks
 from mmtool.engine.manifest import newest_first
 from mmtool.testing.fakes import FakeModality, write_fake_store
@@ -68,7 +68,10 @@ def end(ranks: Ranks, root: str, out: str) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    shapes = {"audio": FakeModality((6,), "spectrogram"), "image": FakeModality((5,), "spectrogram")}
+    shapes = {
+        "audio": FakeModality((6,), "spectrogram"),
+        "image": FakeModality((5,), "spectrogram"),
+    }
     write_fake_store(folder / "fake", shapes, splits={"train": 53, "val": 11, "test": 7})
     return folder
 
@@ -155,8 +158,6 @@ def test_a_damaged_part_is_refused(begun):
 class Evil:
     def __reduce__(self):
         return (exec, ("raise SystemExit('ran')",))
-
-
 
 
 def test_metadata_that_would_run_code_is_refused(tmp_path):

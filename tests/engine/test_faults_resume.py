@@ -46,6 +46,14 @@ def recipe(method: object = "none", **train: object) -> Recipe:
     )
 
 
+def plain(**train: object) -> Recipe:
+    """A recipe without batch normalisation, whose statistics differ between ranks."""
+    found = recipe(**train)
+    image = found.model.encoders["audio"]
+    encoders = {**found.model.encoders, "image": image}
+    return found.model_copy(update={"model": found.model.model_copy(update={"encoders": encoders})})
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
@@ -60,8 +68,7 @@ def root(tmp_path_factory):
 
 METHODS = {
     "plain": "none",
-    "resampling": {"name": "resample"},
-    "relearning": {"name": "diagnosing_relearning"},
+    "opm": "opm",
     "freezing": {"name": str(PLUGIN), "what": "freeze"},
     "re-initialising": {"name": str(PLUGIN), "what": "restart"},
     "resampling by state": {"name": str(PLUGIN), "what": "resample"},
@@ -82,16 +89,8 @@ def wholes(root, tmp_path_factory):
     return whole
 
 
-def known(name):
-    from mmtool import registry
-
-    method = METHODS[name]
-    named = method if isinstance(method, str) else method["name"]
-    return named.endswith(".py") or named in registry.names("methods")
-
-
 @pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("name", [name for name in METHODS if known(name)])
+@pytest.mark.parametrize("name", METHODS)
 def test_a_stopped_run_continues_bit_for_bit(name, stop, root, wholes, tmp_path):
     config = recipe(METHODS[name])
     train_here(config, data_root=root, checkpoints=tmp_path, stop_after=STOPS[stop])
@@ -102,10 +101,8 @@ def test_a_stopped_run_continues_bit_for_bit(name, stop, root, wholes, tmp_path)
 
 def test_the_methods_do_something(wholes):
     plain = wholes("plain")
-    names = [name for name in METHODS if known(name) and name != "plain"]
 
-    assert len(names) >= 3
-    for name in names:
+    for name in list(METHODS)[1:]:
         other = wholes(name)
         assert any(not torch.equal(plain[n], other[n]) for n in plain), name
 
@@ -114,9 +111,7 @@ def test_the_number_of_loader_threads_does_not_matter(root, wholes, tmp_path):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        train_here(recipe(), data_root=root, checkpoints=tmp_path / "one")
-        one = train_here(recipe(), data_root=root, checkpoints=tmp_path / "a", stop_after=7)
-        del one
+        train_here(recipe(), data_root=root, checkpoints=tmp_path / "a", stop_after=7)
         torch.set_num_threads(3)  # what the loader's threads are counted by
         job = build_job(recipe(), Ranks(), data_root=root)
         assert job.loader._gatherer._num_threads == 3
@@ -149,7 +144,9 @@ class Listing:
             for loaded in inner(shares, epoch=epoch):
                 if epoch is not None:
                     for batch in loaded.batches:
-                        kept = batch.index if batch.weight is None else batch.index[batch.weight > 0]
+                        kept = (
+                            batch.index if batch.weight is None else batch.index[batch.weight > 0]
+                        )
                         self.visits += [(epoch, loaded.step, row) for row in kept.tolist()]
                 yield loaded
 
@@ -176,16 +173,11 @@ def listed(ranks: Ranks, root: str, out: str, stop_after: str, is_resumed: str) 
     except StoppedResumable:
         assert int(stop_after)
     finally:
-        listing.visits = listing.visits[: _num_trained(listing, job)]
         listing.write(Path(out) / f"visits.{ranks.world}.{ranks.rank}.txt")
         job.close()
 
 
-def _num_trained(listing, job) -> int:
-    """Visits of steps that were trained: the loader hands over no step that is not."""
-    return len(listing.visits)
-
-
+@pytest.mark.slow
 def test_every_sample_is_visited_once_an_epoch_over_ranks_and_restarts(root, tmp_path):
     """A sharded store, three attempts on 2, 3 and 1 ranks, stopped inside of epochs."""
     target = f"{Path(__file__)}:listed"
@@ -214,22 +206,22 @@ def test_every_sample_is_visited_once_an_epoch_over_ranks_and_restarts(root, tmp
 def train_small(ranks: Ranks, root: str, out: str) -> None:
     """Train with batches smaller than the number of ranks; called in each rank process."""
     found = train_here(
-        recipe(batch_size=13), data_root=Path(root), checkpoints=Path(out) / "small", ranks=ranks
+        plain(batch_size=13), data_root=Path(root), checkpoints=Path(out) / "small", ranks=ranks
     )
     save_file(found, f"{out}/small.rank{ranks.rank}.safetensors")
 
 
+@pytest.mark.slow
 def test_a_last_batch_smaller_than_the_number_of_ranks_is_exact(root, tmp_path):
     """53 samples in batches of 13 leave one for the last: two of three ranks get none."""
     run_ranks(3, f"{Path(__file__)}:train_small", str(root), str(tmp_path))
-    config = recipe(batch_size=13, accumulate=3)
+    config = plain(batch_size=13, accumulate=3)
     whole = train_here(config, data_root=root, checkpoints=tmp_path / "whole")
 
     ranks = [load_file(tmp_path / f"small.rank{rank}.safetensors") for rank in range(3)]
     for name, value in whole.items():
         assert all(torch.equal(ranks[0][name], other[name]) for other in ranks[1:]), name
-        if "running" not in name and "num_batches" not in name:
-            assert ranks[0][name].shape == value.shape
+        assert torch.allclose(ranks[0][name], value, atol=TOLERANCE), name
 
 
 def test_a_recipe_may_change_where_and_how_it_runs_but_not_what_it_computes(root, tmp_path):

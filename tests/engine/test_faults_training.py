@@ -3,8 +3,13 @@
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.slow
 
@@ -16,6 +21,10 @@ def events(run):
 
 def of_kind(run, what):
     return [e for e in events(run) if e.get("what") == what]
+
+
+def newest_weights(run):
+    return load_file(max((run / "ckpt").glob("step[0-9]*")) / "model.safetensors")
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf"])
@@ -37,7 +46,9 @@ def test_a_step_that_is_not_finite_stops_the_run_and_is_explained(kind, tiny, la
 
 def test_with_skip_all_ranks_leave_the_step_out_and_go_on(tiny, launching, tmp_path):
     skip = ("-s", "train.on_nonfinite=skip", "-s", "log.every_steps=3")
-    both = [tiny.train(tmp_path / f"{rank}", *skip, fault=f"nan:rank={rank},step=7") for rank in (0, 1)]
+    both = [
+        tiny.train(tmp_path / f"{rank}", *skip, fault=f"nan:rank={rank},step=7") for rank in (0, 1)
+    ]
     steps = {e["step"]: e["skipped"] for e in events(both[0].run) if e["k"] == "step"}
 
     assert [f.code for f in both] == [0, 0], both[0].stderr
@@ -70,8 +81,10 @@ def test_a_rank_without_memory_makes_all_repeat_the_batch_in_halves(
     later = tiny.train(tmp_path / "later", *halved, fault="oom:rank=0,step=6")
 
     assert (first.code, later.code) == (0, 0), first.stderr + later.stderr
-    # From the first step on it is the run with twice the micro-batches.
-    assert launching.weights_hash(first.run) == launching.weights_hash(plain.run)
+    # From the first step on it is the run with twice the micro-batches, but for the alignment of
+    # tensors in memory, on which the last bit of a product may depend.
+    wanted, got = newest_weights(plain.run), newest_weights(first.run)
+    assert all(np.allclose(got[name], value, atol=1e-6) for name, value in wanted.items())
     (event,) = of_kind(later.run, "memory")
     assert (event["step"], "cut into 2 parts" in event["message"]) == (6, True)
     losses = [[e["loss"] for e in events(f.run) if e["k"] == "step"] for f in (plain, later)]
@@ -121,8 +134,6 @@ def test_ranks_that_drift_apart_are_a_bug_with_its_own_code(planted, said, tiny,
 
 def own_store(tiny, tmp_path):
     """Give the folder of a store of this test's own, which it may damage."""
-    import shutil
-
     data = tmp_path / "data"
     shutil.copytree(tiny.home / "data", data)
     return data
@@ -140,7 +151,7 @@ def test_a_file_cut_short_under_a_running_job_is_named_with_its_samples(
     while not all(file.exists() for file in files):
         assert process.poll() is None, process.communicate()
         os.sched_yield()
-    shard = max((data / "fake").rglob("*audio*0*"), key=lambda p: p.stat().st_size)
+    shard = data / "fake" / "shard-00000.audio.bin"
     os.truncate(shard, 100 if harm == "truncated" else 0)
     for file in files:
         file.unlink()
@@ -163,8 +174,8 @@ def test_a_file_removed_under_a_running_job_is_read_to_the_end(
     while not file.exists():
         assert process.poll() is None, process.communicate()
         os.sched_yield()
-    for shard in (data / "fake").rglob("*audio*0*"):
-        shard.unlink()
+    for number in range(2):  # the third has test samples only and was not opened yet
+        (data / "fake" / f"shard-0000{number}.audio.bin").unlink()
     file.unlink()
     found = launching.ended(process)
 
@@ -208,9 +219,6 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 def test_a_disk_that_takes_no_checkpoint_ends_the_run_with_74(tiny, launching, tmp_path):
     """The system refuses every file beyond a size, as a full disk would: logs fit, weights not."""
-    import subprocess
-    import sys
-
     wide = ("-s", "model.encoders.audio.hidden=[300,300]", "--gpus", "1")
     command = tiny.command(tmp_path, *wide)
     limited = [command[0], "-c", LIMITED, *command[1:]]
