@@ -30,7 +30,9 @@ FORBIDDEN_EXTERNAL = {
 ONLY_IN = {
     # Sharding is torch's own; collectives of ours are in one place.
     "torch.distributed": {
-        "mmtool/engine/distributed.py", "mmtool/engine/shards.py", "mmtool/engine/sharded.py",
+        "mmtool/engine/distributed.py",
+        "mmtool/engine/shards.py",
+        "mmtool/engine/sharded.py",
     },
 }
 

@@ -115,6 +115,8 @@ def _fit(run: Fit) -> None:
 def _check_model(job: Job) -> None:
     """Fail before the first step if the logits per modality are not what the model claims."""
     some = encode_rows(job, job.dataset.rows("train")[:_NUM_CHECKED])
+    if not all(bool(torch.isfinite(f).all()) for f in some.features.values()):
+        return  # bad data, which the first step that meets it explains
     with evaluation_mode(job.model):
         check_decomposition(job.model, some.features)
 

@@ -49,8 +49,8 @@ def recipe(method: object = "none", **train: object) -> Recipe:
 def plain(**train: object) -> Recipe:
     """A recipe without batch normalisation, whose statistics differ between ranks."""
     found = recipe(**train)
-    image = found.model.encoders["audio"]
-    encoders = {**found.model.encoders, "image": image}
+    same = found.model.encoders["audio"]
+    encoders = {**found.model.encoders, "image": same}
     return found.model_copy(update={"model": found.model.model_copy(update={"encoders": encoders})})
 
 
@@ -68,7 +68,7 @@ def root(tmp_path_factory):
 
 METHODS = {
     "plain": "none",
-    "opm": "opm",
+    "dropping": "modality_dropout",
     "freezing": {"name": str(PLUGIN), "what": "freeze"},
     "re-initialising": {"name": str(PLUGIN), "what": "restart"},
     "resampling by state": {"name": str(PLUGIN), "what": "resample"},
