@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +86,9 @@ class Loader:
         """Whether the columns live on the device."""
         return bool(self.resident)
 
-    def run(self, shares: Iterable[Share], *, epoch: int | None) -> Iterator[LoadedShare]:
+    def run(
+        self, shares: Iterable[Share], *, epoch: int | None
+    ) -> Generator[LoadedShare, None, None]:
         """Give the batches of every share; `epoch` None switches augmentation off."""
         ready: queue.Queue[_Ready | BaseException | None] = queue.Queue()
         room = threading.Semaphore(_SHARES_AHEAD)

@@ -5,7 +5,7 @@ below is computed from all samples and is the same for any number of ranks.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +63,12 @@ def encode_rows(job: Job, rows: np.ndarray) -> Encoded:
     }
     present = torch.zeros(size, len(job.dataset.modalities), device=device)
     label = torch.zeros(size, dtype=torch.int64, device=device)
-    with evaluation_mode(job.model), job.shards.gathered():
-        for loaded in job.loader.run(shares, epoch=None):
+    with (
+        evaluation_mode(job.model),
+        job.shards.gathered(),
+        closing(job.loader.run(shares, epoch=None)) as loaded_shares,
+    ):
+        for loaded in loaded_shares:
             for batch in loaded.batches:
                 if batch.weight is not None:  # a padding sample
                     continue

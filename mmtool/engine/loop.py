@@ -1,6 +1,7 @@
 """Epochs, evaluation points, checkpoints and the ways a run ends."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,28 +131,36 @@ def _train_epoch(run: Fit) -> None:
         job.plan = job.method.plan_epoch(ctx)
     visits, is_weighted = _planned_visits(job)
     steps_per_epoch = num_batches(len(visits), config.batch_size)
-    loaded_shares = job.loader.run(_shares(job, visits, steps_per_epoch), epoch=progress.epoch)
-    for loaded in loaded_shares:
-        should_stop = run_step(run, loaded, steps_per_epoch, is_weighted=is_weighted)
-        progress.step += 1
-        progress.step_in_epoch += 1
-        is_epoch_done = progress.step_in_epoch == steps_per_epoch
-        if len(run.metrics) >= job.recipe.log.every_steps or is_epoch_done or should_stop:
-            _flush(run)
-        if should_stop:
-            run.save()
-            run.saver.finish()
-            raise StoppedResumable(
-                f"stopped by {run.stop.reason or 'another rank'} after step {progress.step}",
-                why="the training state was saved",
-                fix="mmtool train --resume RUN",
-            )
-        if progress.step % job.recipe.launch.check_every_steps == 0:
-            check_replicas(job.ranks, job.groups, job.shards.parameters)
-        every = config.checkpoint_every_steps
-        if every is not None and progress.step % every == 0 and not is_epoch_done:
-            run.save()
+    shares = _shares(job, visits, steps_per_epoch)
+    # Closed also when a step fails: a loader that outlives the interpreter would take it down.
+    with closing(job.loader.run(shares, epoch=progress.epoch)) as loaded_shares:
+        for loaded in loaded_shares:
+            should_stop = run_step(run, loaded, steps_per_epoch, is_weighted=is_weighted)
+            _after_step(run, steps_per_epoch, should_stop=should_stop)
     progress.step_in_epoch = 0
+
+
+def _after_step(run: Fit, steps_per_epoch: int, *, should_stop: bool) -> None:
+    """Count the step; write the log, compare the ranks, save and stop when it is time."""
+    job, progress, config = run.job, run.job.progress, run.job.recipe.train
+    progress.step += 1
+    progress.step_in_epoch += 1
+    is_epoch_done = progress.step_in_epoch == steps_per_epoch
+    if len(run.metrics) >= job.recipe.log.every_steps or is_epoch_done or should_stop:
+        _flush(run)
+    if should_stop:
+        run.save()
+        run.saver.finish()
+        raise StoppedResumable(
+            f"stopped by {run.stop.reason or 'another rank'} after step {progress.step}",
+            why="the training state was saved",
+            fix="mmtool train --resume RUN",
+        )
+    if progress.step % job.recipe.launch.check_every_steps == 0:
+        check_replicas(job.ranks, job.groups, job.shards.parameters)
+    every = config.checkpoint_every_steps
+    if every is not None and progress.step % every == 0 and not is_epoch_done:
+        run.save()
 
 
 def _planned_visits(job: Job) -> tuple[Visits, bool]:

@@ -6,7 +6,7 @@ machine disturbs both alike; what the real loader adds is the input-bound share.
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import torch
@@ -53,9 +53,9 @@ def profile(
     job = build_job(
         recipe, Ranks(device=device), data_root=data_root, relative_to=loaded.path.parent
     )
+    measured = _Measurement(job)
     try:
         costs = count_costs(job)
-        measured = _Measurement(job)
         measured.run(steps)
         if trace is not None:
             measured.write_trace(trace)
@@ -75,6 +75,7 @@ def profile(
             memory_kind="GPU allocator" if device.type == "cuda" else "process RSS",
         )
     finally:
+        measured.close()
         job.close()
 
 
@@ -92,7 +93,11 @@ class _Measurement:
         self._fit = Fit(job, _ignore, Path(), StopRequest(), metrics, saver)
         self._shares = self._endless()
 
-    def _endless(self) -> Iterator[LoadedShare]:
+    def close(self) -> None:
+        """Let the loader end."""
+        self._shares.close()
+
+    def _endless(self) -> Generator[LoadedShare, None, None]:
         """Give shares of one epoch after the other."""
         epoch = 0
         while True:
