@@ -6,6 +6,7 @@ scheduler's warning must not kill. How the rank failed is left as JSON for the l
 
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -62,7 +63,7 @@ def read_report(run: Path, attempt: int, rank: int) -> dict[str, Any] | None:
 
 def main() -> None:
     """Run one rank and end with its exit code."""
-    path = Path(sys.argv[1])
+    path, code = Path(sys.argv[1]), 0
     with StopRequest() as stop:
         try:
             from mmtool.engine.rank import run_rank
@@ -72,7 +73,9 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 - the edge of this process
             code, report = failure(error)
             write_report(path, int(os.environ.get("RANK", "0")), report)
-            sys.exit(code)
+    # All is said; being asked to stop while the interpreter ends must not change the exit code.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from mmtool.engine import sharded
-from mmtool.engine.distributed import Ranks
+from mmtool.engine.distributed import PeerLost, Ranks
 from mmtool.engine.manifest import newest_first, verify
 from mmtool.errors import CheckpointError
 
@@ -69,5 +69,6 @@ def choose_together(ranks: Ranks, folder: Path, kind: str = "step") -> tuple[Pat
     if failure is not None:
         raise failure
     if not chosen:
-        raise CheckpointError(f"no usable checkpoint in {folder}", why="rank 0 refused all of them")
+        # Rank 0 says why; what this rank says must not be taken for the cause.
+        raise PeerLost(f"rank 0 found no usable checkpoint in {folder}")
     return folder / chosen, refused

@@ -36,6 +36,9 @@ def judge(run: Path, attempt: int, end: AttemptEnd) -> Verdict | None:
     reports = {r: read_report(run, attempt, r) for r in end.order}
     for rank in _causes_first(end, reports):
         code, report = end.codes[rank], reports[rank]
+        if report is not None:
+            # What a rank reported counts, whatever ended its process after that.
+            code = int(report.get("code", code))
         if code < 0:
             return Verdict(_killed(run, attempt, rank, -code), rank, can_restart=True)
         if report is None:
@@ -62,8 +65,12 @@ def _causes_first(end: AttemptEnd, reports: dict[int, dict[str, Any] | None]) ->
         report = reports[rank]
         return report is None or report["kind"] not in _CONSEQUENCES
 
-    # A rank that reports an error may end later than a peer that fails because of it.
-    return [rank for rank in failed if is_cause(rank)]
+    def was_told_to_end(rank: int) -> bool:
+        return reports[rank] is None and end.codes[rank] == -signal.SIGTERM
+
+    # A rank that reports an error may end later than a peer that fails because of it, and one that
+    # was told to end because of another's failure is hardly the first cause.
+    return sorted(filter(is_cause, failed), key=was_told_to_end)
 
 
 def _killed(run: Path, attempt: int, rank: int, number: int) -> Killed:
