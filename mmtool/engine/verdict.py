@@ -35,10 +35,9 @@ def judge(run: Path, attempt: int, end: AttemptEnd) -> Verdict | None:
         return Verdict(forced, None, can_restart=False)
     reports = {r: read_report(run, attempt, r) for r in end.order}
     for rank in _causes_first(end, reports):
-        code, report = end.codes[rank], reports[rank]
-        if report is not None:
-            # What a rank reported counts, whatever ended its process after that.
-            code = int(report.get("code", code))
+        report = reports[rank]
+        # What a rank reported counts, whatever ended its process after that.
+        code = int((report or {}).get("code", end.codes[rank]))
         if code < 0:
             return Verdict(_killed(run, attempt, rank, -code), rank, can_restart=True)
         if report is None:
