@@ -7,7 +7,7 @@ collectives in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -26,6 +26,8 @@ PROBE_GROUP: GroupName = "probes"
 InputKind = Literal["wave", "spectrogram", "frames", "series", "tokens"]
 UnimodalWay = Literal["decompose", "head", "ablate"]
 ParameterKind = Literal["all", "matrix", "conv"]
+TaskKind = Literal["single_label", "multi_label", "regression"]
+TASKS: frozenset[TaskKind] = frozenset(("single_label", "multi_label", "regression"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,11 @@ class Batch:
     inputs: dict[Modality, Tensor]  # modality -> [batch, ...]
     lengths: dict[Modality, Tensor]  # ragged modalities only -> [batch], true lengths
     present: Tensor  # [batch, modality] bool, columns in `modalities` order
-    label: Tensor  # [batch] int64
+    label: Tensor  # [batch] int64; multi_label and regression: [batch, output] float32
     index: Tensor  # [batch] int64, row in the store
     modalities: tuple[Modality, ...]
     weight: Tensor | None = None  # [batch] loss weight, None for ones; 0 marks padding
+    task: TaskKind = "single_label"
 
     @property
     def size(self) -> int:
@@ -68,6 +71,21 @@ class Batch:
             present=present,
         )
 
+    def alone(self, modality: Modality) -> Batch:
+        """Give the same samples as a batch that has one modality and knows of no other."""
+        position = self.modalities.index(modality)
+        return replace(
+            self,
+            inputs={m: x for m, x in self.inputs.items() if m == modality},
+            lengths={m: x for m, x in self.lengths.items() if m == modality},
+            present=self.present[:, position : position + 1],
+            modalities=(modality,),
+        )
+
+
+Fuse: TypeAlias = "Callable[[Mapping[Modality, Tensor]], Tensor]"
+"""Features of every modality -> fused logits in float32, [batch, class]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
@@ -76,6 +94,12 @@ class Outputs:
     features: dict[Modality, Tensor]  # modality -> [batch, dim], pooled encoder output
     logits: Tensor  # [batch, class]
     unimodal: dict[Modality, Tensor] = field(default_factory=dict)  # -> [batch, class]
+    fuse: Fuse | None = None
+    """Fuses any features, with gradient; only for methods with `Needs.subsets`."""
+    absent: dict[Modality, Tensor] = field(default_factory=dict)
+    """What stands for a modality that is left out, as `Needs.subsets` says; -> [1, dim]."""
+    teacher_features: dict[Modality, Tensor] = field(default_factory=dict)  # -> [batch, dim]
+    teacher_logits: dict[Modality, Tensor] = field(default_factory=dict)  # -> [batch, class]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +117,21 @@ class Needs:
     snapshots: frozenset[Literal["initial", "epoch_start"]] = frozenset()
     sample_index: bool = False
     held_out: bool = False
+    subsets: Literal["none", "mean", "zero", "blank"] = "none"
+    """Whether losses fuse features themselves (`Outputs.fuse`), and what `Outputs.absent` holds:
+    the modality's mean feature, zeros, or the encoder's feature of an all-zero input."""
     teachers: bool = False
+    """Frozen unimodal models run beside the student; named by the method's option `teachers`."""
+    branches: bool = False
+    """Trains for some epochs along branches that are taken back afterwards (`plan_branches`)."""
     second_order: bool = False
     scales_gradients: bool = False
     """Multiplies gradients by a coefficient, which Adam largely cancels."""
     min_modalities: int = 1
     max_modalities: int | None = None
+    fusions: frozenset[str] = frozenset()
+    """Fusions it can work with; empty means any."""
+    tasks: frozenset[TaskKind] = TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +171,19 @@ class GradGroups(Protocol):
 
     def norm(self, group: GroupName) -> Tensor:
         """Euclidean norm over a group, 0-d."""
+
+    def values(self, group: GroupName, kind: ParameterKind = "all") -> Sequence[Tensor]:
+        """Parameter values that belong to `tensors(group, kind)`, one for one; to be read only."""
+
+    def snapshot(
+        self, group: GroupName, moment: str, kind: ParameterKind = "all"
+    ) -> Sequence[Tensor]:
+        """Values at a moment of `Needs.snapshots`, one for one with `tensors(group, kind)`."""
+
+    def replace(
+        self, group: GroupName, tensors: Sequence[Tensor], kind: ParameterKind = "all"
+    ) -> None:
+        """Put other gradients in the place of `tensors(group, kind)`, one for one."""
 
 
 def sorted_modalities(names: Iterable[Modality]) -> tuple[Modality, ...]:

@@ -13,7 +13,7 @@ from mmtool.errors import DatasetNotPrepared, EnvironmentLacks, RequestError
 from mmtool.store.reader import Store, open_store
 from mmtool.store.remote import is_url
 from mmtool.text import human_bytes, suggestion
-from mmtool.types import InputSpec, Modality, sorted_modalities
+from mmtool.types import InputSpec, Modality, TaskKind, sorted_modalities
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,11 @@ class Dataset:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.store.classes)
+
+    @property
+    def task(self) -> TaskKind:
+        """What the labels are."""
+        return "single_label"
 
     def rows(self, split: str) -> np.ndarray:
         """Store rows of a split, ascending; empty when the protocol has no such split."""

@@ -172,6 +172,7 @@ class Loader:
             index=index,
             modalities=self.dataset.modalities,
             weight=None if visited.weight is None else self._moved(visited.weight),
+            task=self.dataset.task,
         )
 
     def _inputs(

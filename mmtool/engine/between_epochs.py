@@ -1,17 +1,35 @@
 """What a method is given between epochs."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
+from torch import Tensor
 
 from mmtool.engine.build import Job
-from mmtool.engine.evaluate import collect
+from mmtool.engine.evaluate import collect, evaluation_mode
+from mmtool.engine.optim import reset_state
 from mmtool.methods._base import EpochContext
+from mmtool.types import GroupName, Modality
 
 
 def epoch_context(job: Job) -> EpochContext:
     """Give what a method may know between epochs."""
 
-    def collector(statistic: str, split: str = "train") -> dict[str, torch.Tensor]:
-        return collect(job, statistic, split)
+    def collector(
+        statistic: str, split: str = "train", share: float = 1.0
+    ) -> dict[str, torch.Tensor]:
+        return collect(job, statistic, split, share)
+
+    def fuse(features: Mapping[Modality, Tensor]) -> Tensor:
+        with evaluation_mode(job.model):
+            return job.model.fuse(features).float()
+
+    def unimodal(features: Mapping[Modality, Tensor]) -> dict[Modality, Tensor]:
+        with evaluation_mode(job.model):
+            return job.model.unimodal(features)
+
+    def forget_momentum(names: Sequence[GroupName]) -> None:
+        reset_state(job.optimizer, [p for name in names for _, p in job.groups[name]])
 
     return EpochContext(
         modalities=job.dataset.modalities,
@@ -21,6 +39,10 @@ def epoch_context(job: Job) -> EpochContext:
         collect=collector,
         metrics=dict(job.metrics),
         device=job.device,
+        fuse=fuse,
+        unimodal=unimodal,
+        absent={m: job.model.mean_feature(m) for m in job.dataset.modalities},
+        forget_momentum=forget_momentum,
     )
 
 

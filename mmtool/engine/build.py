@@ -24,6 +24,7 @@ from mmtool.engine.replicas import Replicas
 from mmtool.engine.running import RunningStatistics
 from mmtool.engine.shards import Shards
 from mmtool.engine.streams import EncoderStreams
+from mmtool.engine.teachers import Teachers
 from mmtool.errors import RequestError
 from mmtool.methods._base import BalancingMethod, DataPlan, ModelFacts
 from mmtool.models.build import build_model
@@ -70,6 +71,7 @@ class Job:
     streams: EncoderStreams
     running: RunningStatistics
     evidence: EvidenceLog
+    teachers: Teachers
     warnings: tuple[str, ...]
     metrics: dict[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
@@ -160,6 +162,7 @@ def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | N
         running=RunningStatistics(model),
         evidence=EvidenceLog(recipe.log.every_steps),
         streams=EncoderStreams(dataset.modalities, ranks.device, is_used=recipe.launch.streams),
+        teachers=Teachers(),
         warnings=warnings,
     )
 
@@ -215,6 +218,19 @@ def check_needs(recipe: Recipe, dataset: Dataset, method: BalancingMethod) -> tu
             f"method {name!r} cannot train {plural(found, 'modality', 'modalities')}",
             why=f"it takes {needs.min_modalities} to {needs.max_modalities or 'any number'}",
             fix="change data.modalities, or choose a method from: mmtool list methods",
+        )
+    if needs.fusions and recipe.model.fusion.name not in needs.fusions:
+        fitting = sorted(needs.fusions)
+        raise RequestError(
+            f"method {name!r} does not work with fusion {recipe.model.fusion.name!r}",
+            why=f"its mathematics needs one of: {', '.join(fitting)}",
+            fix=f"-s model.fusion={fitting[0]}",
+        )
+    if dataset.task not in needs.tasks:
+        raise RequestError(
+            f"method {name!r} does not work with a {dataset.task} task",
+            why=f"its formula is defined for: {', '.join(sorted(needs.tasks))}",
+            fix="choose another method from: mmtool list methods",
         )
     lacking = {
         "a held-out split": needs.held_out and len(dataset.rows("val")) == 0,

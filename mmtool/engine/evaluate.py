@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmtool.data.samplers import Visits, num_batches, rank_share
 from mmtool.engine.build import Job
-from mmtool.methods._base import cross_entropy
+from mmtool.methods._task import task_loss
 from mmtool.models.multimodal import MultimodalModel
 from mmtool.types import Modality, Outputs
 
@@ -95,7 +95,7 @@ def evaluate(job: Job, split: str, rows: np.ndarray) -> dict[str, Any]:
 
 
 def _measure(job: Job, encoded: Encoded, split: str) -> dict[str, Any]:
-    model, label = job.model, encoded.label
+    model, label, task = job.model, encoded.label, job.dataset.task
     unimodal = model.unimodal(encoded.features)
     logits = _predict(job, encoded.features, unimodal)
     predicted = logits.argmax(1)
@@ -107,7 +107,7 @@ def _measure(job: Job, encoded: Encoded, split: str) -> dict[str, Any]:
         z = unimodal[modality]
         row: dict[str, Any] = {
             "acc": _mean((z.argmax(1) == label)[has]),
-            "nll": _mean(cross_entropy(z, label)[has]),
+            "nll": _mean(task_loss(z, label, task)[has]),
             "how": model.way,
             "alone": _mean((_alone(job, encoded.features, modality) == label)[has]),
         }
@@ -115,12 +115,12 @@ def _measure(job: Job, encoded: Encoded, split: str) -> dict[str, Any]:
         row.update(drop=drop, flip=flip)
         if modality in probes:
             row["probe"] = _mean((probes[modality].argmax(1) == label)[has])
-            row["probe_nll"] = _mean(cross_entropy(probes[modality], label)[has])
+            row["probe_nll"] = _mean(task_loss(probes[modality], label, task)[has])
         per_modality[modality] = row
     return {
         "split": split,
         "n": len(label),
-        "loss": _mean(cross_entropy(logits, label)),
+        "loss": _mean(task_loss(logits, label, task)),
         "acc": accuracy,
         "m": per_modality,
     }
@@ -175,26 +175,49 @@ def _permuted(
 def train_sample(job: Job) -> np.ndarray:
     """Rows of the training split on which accuracy is measured; the same ones after every epoch."""
     rows = job.dataset.rows("train")
-    wanted = min(job.recipe.log.train_samples, len(rows))
+    return _sample(job, rows, min(job.recipe.log.train_samples, len(rows)))
+
+
+def _sample(job: Job, rows: np.ndarray, wanted: int) -> np.ndarray:
+    """Give so many of the rows, ascending; the same ones every time."""
     key = [job.recipe.train.seed, _TRAIN_SAMPLE_SEED]
     chosen = np.random.Generator(np.random.Philox(key=key)).choice(len(rows), wanted, replace=False)
     return np.sort(rows[np.sort(chosen)])
 
 
-def collect(job: Job, statistic: str, split: str = "train") -> dict[str, Tensor]:
-    """Give a method's epoch statistic over a whole split, equal on every rank."""
-    encoded = encode_rows(job, job.dataset.rows(split))
+def collect(
+    job: Job, statistic: str, split: str = "train", share: float = 1.0
+) -> dict[str, Tensor]:
+    """Give a method's epoch statistic over a split or a share of it, equal on every rank."""
+    rows = job.dataset.rows(split)
+    if share < 1.0:
+        rows = _sample(job, rows, max(1, round(share * len(rows))))
+    encoded = encode_rows(job, rows)
     if statistic == "features":
-        return {**encoded.features, "label": encoded.label, "index": encoded.index}
+        return {
+            **encoded.features,
+            "label": encoded.label,
+            "index": encoded.index,
+            "present": encoded.present,
+        }
     if statistic == "class_means":
         return _class_means(job.model, encoded)
     if statistic == "losses":
-        with evaluation_mode(job.model):
-            unimodal = job.model.unimodal(encoded.features)
-            losses = {m: cross_entropy(z, encoded.label).mean() for m, z in unimodal.items()}
-            fused = _predict(job, encoded.features, unimodal)
-            return {**losses, "fused": cross_entropy(fused, encoded.label).mean()}
+        return _mean_losses(job, encoded)
     raise ValueError(f"unknown epoch statistic {statistic!r}")
+
+
+def _mean_losses(job: Job, encoded: Encoded) -> dict[str, Tensor]:
+    """Mean loss of each modality over the samples that have it, and of the fused model."""
+    task = job.dataset.task
+    with evaluation_mode(job.model):
+        unimodal = job.model.unimodal(encoded.features)
+        losses = {
+            m: task_loss(unimodal[m], encoded.label, task)[encoded.present[:, position]].mean()
+            for position, m in enumerate(job.model.modalities)
+        }
+        fused = _predict(job, encoded.features, unimodal)
+        return {**losses, "fused": task_loss(fused, encoded.label, task).mean()}
 
 
 def _class_means(model: MultimodalModel, encoded: Encoded) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ NamedParameters = Sequence[tuple[str, Parameter]]
 class _Edit:
     """What a method asked for one parameter, applied in one pass by `apply_edits`."""
 
+    value: Tensor | None = None
     factor: Tensor | None = None
     noise: Tensor | None = None
     update_factor: Tensor | None = None
@@ -42,6 +43,10 @@ class Gradients:
     ranks: Ranks = field(default_factory=Ranks)
     parts: frozenset[int] = frozenset()
     """Ids of parameters of which this rank holds a part only."""
+    snapshots: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+    """Earlier values as `group@moment`, one per parameter of the group."""
+    are_replaced: bool = False
+    """Whether this step's gradients are not those that backward gave."""
     _edits: dict[int, _Edit] = field(default_factory=dict)
 
     def names(self) -> tuple[GroupName, ...]:
@@ -61,6 +66,28 @@ class Gradients:
         """Gradients of one group, before any edit of this step."""
         self._refuse_parts(group, "needs whole gradients")
         return [p.grad for p in self.parameters(group, kind) if p.grad is not None]
+
+    def values(self, group: GroupName, kind: ParameterKind = "all") -> list[Tensor]:
+        """Parameter values that belong to `tensors(group, kind)`."""
+        self._refuse_parts(group, "reads whole parameters")
+        return [p.detach() for p in self.parameters(group, kind)]
+
+    def snapshot(self, group: GroupName, moment: str, kind: ParameterKind = "all") -> list[Tensor]:
+        """Values at an earlier moment that belong to `tensors(group, kind)`."""
+        self._refuse_parts(group, "reads whole parameters")
+        chosen = {id(p) for p in self.parameters(group, kind)}
+        remembered = self.snapshots[f"{group}@{moment}"]
+        pairs = zip(self.groups[group], remembered, strict=True)
+        return [value for (_, p), value in pairs if id(p) in chosen]
+
+    def replace(
+        self, group: GroupName, tensors: Sequence[Tensor], kind: ParameterKind = "all"
+    ) -> None:
+        """Put other gradients in the place of `tensors(group, kind)`."""
+        self._refuse_parts(group, "replaces whole gradients")
+        for parameter, value in zip(self.parameters(group, kind), tensors, strict=True):
+            self._edit(parameter).value = value
+            self.are_replaced = True
 
     def scale(self, group: GroupName, factor: Tensor, kind: ParameterKind = "all") -> None:
         """Multiply the gradients of a group."""
@@ -112,6 +139,9 @@ class Gradients:
                 for p in self.parameters(name)
                 if p.grad is not None and (edit := self._edits.get(id(p))) is not None
             ]
+            for gradient, edit in edited:
+                if edit.value is not None:
+                    gradient.copy_(edit.value)
             noisy = [(g, e.noise) for g, e in edited if e.noise is not None and g.numel() > 1]
             deviations = [gradient.std() for gradient, _ in noisy]  # before any factor
             scaled = [(g, e.factor) for g, e in edited if e.factor is not None]
@@ -151,6 +181,7 @@ class Gradients:
     def forget_edits(self) -> None:
         """Start a new step."""
         self._edits.clear()
+        self.are_replaced = False
 
     def _edit(self, parameter: Parameter) -> _Edit:
         return self._edits.setdefault(id(parameter), _Edit())

@@ -45,6 +45,14 @@ def step_if_finite(optimizer: torch.optim.Optimizer, is_bad: Tensor) -> None:
     optimizer.step()
 
 
+def reset_state(optimizer: torch.optim.Optimizer, parameters: Sequence[Parameter]) -> None:
+    """Forget the moments of some parameters, as a new optimiser would begin."""
+    for parameter in parameters:
+        for value in optimizer.state.get(parameter, {}).values():
+            if isinstance(value, Tensor):
+                value.zero_()
+
+
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """Give the learning rate of a step, a pure function of the step."""
     epoch = step / steps_per_epoch

@@ -11,19 +11,22 @@ Nothing here reads a device value back to the host.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mmtool.data.loader import LoadedShare
 from mmtool.engine import planted
+from mmtool.engine.absent import absent_features
 from mmtool.engine.build import Job
 from mmtool.engine.memory import advice, can_recover, in_parts, is_out_of_memory, make_room
 from mmtool.engine.optim import step_if_finite
 from mmtool.engine.per_loss import collect_per_term, parameters_of, restore_combined
 from mmtool.engine.timing import PhaseClock
-from mmtool.methods._base import StepContext, cross_entropy
+from mmtool.methods._base import StepContext
 from mmtool.methods._scores import COUNT, SCORE, mean_scores, score_sums
+from mmtool.methods._task import sample_loss
 from mmtool.types import PROBE_GROUP, Batch, Modality, Outputs, SubStep
 
 
@@ -69,6 +72,8 @@ def train_step(
         with clock.phase("optimizer"):
             _publish(sums, ctx, share.global_size)
             is_bad = _update(job, sub, sums, ctx, share.global_size)
+            skipped = is_bad if ctx.is_skipped is None else ctx.is_skipped | is_bad
+            ctx.is_skipped = skipped
             present = sums.values["present"] * ~is_bad
             job.model.update_feature_means(sums.section("feature."), present)
             job.running.restore(running, where=is_bad)
@@ -151,13 +156,27 @@ def _forward(
             # score of every modality is in the log of every run.
             if method.needs.unimodal != "none" or model.way != "ablate":
                 unimodal = model.unimodal(reached, trained=method.needs.trains_heads)
-        outputs = Outputs(edited, logits.float(), {m: z.float() for m, z in unimodal.items()})
+            absent = absent_features(job, batch, edited)
+        outputs = Outputs(
+            edited,
+            logits.float(),
+            {m: z.float() for m, z in unimodal.items()},
+            fuse=partial(_fuse, job),
+            absent=absent,
+            **job.teachers.answers(batch),
+        )
         kept.append((outputs, encoded))
         return method.losses(outputs, batch, ctx)
 
     terms = job.replicas.losses(compute)
     ((outputs, encoded),) = kept
     return outputs, encoded, terms
+
+
+def _fuse(job: Job, features: Mapping[Modality, Tensor]) -> Tensor:
+    with job.precision.autocast():
+        logits: Tensor = job.model.fuse(features)
+    return logits.float()
 
 
 def _count(
@@ -216,7 +235,7 @@ def _backward(
         job.precision.scaled(loss).backward()
     probes = job.model.probe(encoded)
     if probes:
-        losses = [_weighted(cross_entropy(z, batch.label), batch).sum() for z in probes.values()]
+        losses = [_weighted(sample_loss(z, batch), batch).sum() for z in probes.values()]
         (torch.stack(losses).sum() / global_size).backward()
 
 
@@ -246,12 +265,14 @@ def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: 
         torch._foreach_mul_(tensors, global_size / effective.clamp_min(1e-12))
     for name in sub.groups:
         ctx.log("gnorm", gradients.norm(name), name)
-    gradients.generator = ctx.generator
+    gradients.generator, gradients.snapshots = ctx.generator, job.snapshots
     gradients.forget_edits()
     job.method.edit_grads(gradients, ctx)
     norm = gradients.norm_of(trained)
     gradients.apply_edits()
     is_bad = ~torch.isfinite(norm)
+    if gradients.are_replaced:
+        is_bad = is_bad | ~torch.isfinite(gradients.norm_of(trained))
     if config.clip_norm is not None:
         edited_norm = gradients.norm_of(trained)
         torch._foreach_mul_(tensors, (config.clip_norm / (edited_norm + 1e-6)).clamp(max=1.0))

@@ -19,6 +19,7 @@ the process group, the optimiser and the clock. All hooks are optional. Order wi
 
 and between epochs, on every rank with globally reduced numbers:
 
+    plan_branches(ctx)  end_branches(...)                rarely
     method.begin_epoch(ctx)  plan_epoch(ctx)  ...steps...  end_epoch(ctx)  edit_parameters(...)
 
 A term of shape [batch] is summed and divided by the global sample count, so any number of ranks and
@@ -28,7 +29,7 @@ Never read a value back to the host in a step hook: use `torch.where` instead of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -36,14 +37,20 @@ import torch
 from torch import Tensor
 
 from mmtool.config.schema import Options
-from mmtool.types import Batch, GradGroups, GroupName, Modality, Needs, Outputs, SubStep
+from mmtool.methods._task import sample_loss
+from mmtool.types import Batch, Fuse, GradGroups, GroupName, Modality, Needs, Outputs, SubStep
 
 
 class EpochCollector(Protocol):
     """Passes over data between epochs; results are reduced over ranks, training is untouched."""
 
-    def __call__(self, statistic: str, split: str = "train") -> Mapping[str, Tensor]:
-        """Run one pass: `features`, `class_means` or `losses` of a split ("train" or "val")."""
+    def __call__(
+        self, statistic: str, split: str = "train", share: float = 1.0
+    ) -> Mapping[str, Tensor]:
+        """Run one pass: `features`, `class_means` or `losses` of a split ("train" or "val").
+
+        `share` takes only so much of the split, the same samples every time.
+        """
 
 
 @dataclass(slots=True)
@@ -61,6 +68,10 @@ class StepContext:
     is_weighted: bool = False
     """Whether the epoch's plan weights samples; gradients are then divided by the weights' sum."""
     sub: SubStep | None = None
+    branch: str | None = None
+    """Name of the branch being tried (`plan_branches`), None on the run's own path."""
+    is_skipped: Tensor | None = None
+    """Whether the optimiser left everything as it was, 0-d bool; filled before `end_step`."""
     stats: dict[str, Tensor] = field(default_factory=dict)
     """Statistics of this step, summed over micro-batches and ranks; filled before `edit_grads`."""
     count: Tensor | None = None
@@ -90,6 +101,30 @@ class EpochContext:
     metrics: Mapping[str, float]
     """Last evaluation, flat: `val.loss`, `val.acc`, `val.acc.audio`, `train.loss`, ..."""
     device: torch.device
+    fuse: Fuse
+    """Fuses collected features, in evaluation mode and without gradient."""
+    unimodal: Callable[[Mapping[Modality, Tensor]], dict[Modality, Tensor]]
+    """Gives logits per modality of collected features, likewise."""
+    absent: Mapping[Modality, Tensor]
+    """Mean feature of each modality, which stands for it where it is left out; -> [dim]."""
+    forget_momentum: Callable[[Sequence[GroupName]], None]
+    """Resets the optimiser's state of some groups, as a new optimiser would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A few epochs of training from the present state, which is restored afterwards."""
+
+    name: str
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class BranchResult:
+    """Mean losses before and after a branch, keyed `train.fused`, `val.audio`, ..."""
+
+    before: Mapping[str, float]
+    after: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +165,14 @@ class BalancingMethod:
         del ctx
         return None
 
+    def plan_branches(self, ctx: EpochContext) -> Sequence[Branch]:
+        """Name branches to try before the coming epoch; `ctx.branch` tells the step which one."""
+        del ctx
+        return ()
+
+    def end_branches(self, results: Mapping[str, BranchResult], ctx: EpochContext) -> None:
+        """Use what the branches gave; the training state is again what it was before them."""
+
     def begin_epoch(self, ctx: EpochContext) -> None:
         """Refresh epoch-level state."""
 
@@ -154,9 +197,9 @@ class BalancingMethod:
         return features
 
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
-        """Give named losses, [batch] each; the default is the cross entropy of the fused logits."""
+        """Give named losses, [batch] each; the default is the task's loss of the fused logits."""
         del ctx
-        return {"fused": cross_entropy(outputs.logits, batch.label)}
+        return {"fused": sample_loss(outputs.logits, batch)}
 
     def compose(self, terms: Mapping[str, Tensor], ctx: StepContext) -> Tensor:
         """Combine the summed terms into the loss; the default is their sum."""
@@ -183,7 +226,7 @@ class BalancingMethod:
         """Edit gradients grouped by modality, after reduction and before clipping."""
 
     def end_step(self, ctx: StepContext) -> None:
-        """Update counters and moving averages, on the device."""
+        """Update counters and moving averages, on the device, except where `ctx.is_skipped`."""
 
     def predict(self, outputs: Outputs) -> Tensor:
         """Give the logits used for evaluation and export."""
@@ -195,8 +238,3 @@ class BalancingMethod:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-
-
-def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Give the cross entropy of each sample, in float32; [batch]."""
-    return torch.nn.functional.cross_entropy(logits.float(), label, reduction="none")

@@ -10,16 +10,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mmtool.methods._task import sample_score
 from mmtool.types import Batch, Modality
 
 SCORE = "score"
 COUNT = "score_count"
-
-
-def true_class_probability(logits: Tensor, label: Tensor) -> Tensor:
-    """Give softmax(logits) at the true class, at least in float32; [batch]."""
-    exact = logits if logits.dtype == torch.float64 else logits.float()
-    return exact.softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)
 
 
 def counted(batch: Batch) -> Tensor:
@@ -31,17 +26,17 @@ def counted(batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def score_sums(unimodal: Mapping[Modality, Tensor], batch: Batch) -> dict[str, Tensor]:
-    """Give sums of true-class probabilities and sample counts; [modality] each."""
+    """Give sums of scores (true-class probabilities) and sample counts; [modality] each."""
     mask = counted(batch)
     probabilities = torch.stack(
-        [true_class_probability(unimodal[m], batch.label) for m in batch.modalities], dim=1
+        [sample_score(unimodal[m], batch) for m in batch.modalities], dim=1
     )  # [batch, modality]
     sums = torch.where(mask, probabilities, 0.0).sum(0)
     return {SCORE: sums, COUNT: mask.sum(0, dtype=sums.dtype)}
 
 
 def mean_scores(stats: Mapping[str, Tensor]) -> Tensor:
-    """Give the mean true-class probability by modality; NaN where no sample had the modality."""
+    """Give the mean score by modality; NaN where no sample had the modality."""
     return stats[SCORE] / stats[COUNT]
 
 

@@ -18,8 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from mmtool.config import schema
-from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext, cross_entropy
+from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
 from mmtool.methods._per_modality import values_of
+from mmtool.methods._task import sample_loss
 from mmtool.types import Batch, GroupName, Needs, Outputs
 
 FUSED = "fused"
@@ -52,9 +53,9 @@ class Method(BalancingMethod):
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give the fused loss and one per modality, zero for samples that lack it."""
         del ctx
-        terms = {FUSED: cross_entropy(outputs.logits, batch.label)}
+        terms = {FUSED: sample_loss(outputs.logits, batch)}
         for position, modality in enumerate(batch.modalities):
-            loss = cross_entropy(outputs.unimodal[modality], batch.label)
+            loss = sample_loss(outputs.unimodal[modality], batch)
             terms[modality] = torch.where(batch.present[:, position], loss, 0.0)
         return terms
 

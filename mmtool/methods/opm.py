@@ -26,9 +26,10 @@ from pydantic import Field
 from torch import Tensor
 
 from mmtool.config import schema
-from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext, cross_entropy
+from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
 from mmtool.methods._dropping import draws, drop_features, step_draw
 from mmtool.methods._scores import mean_scores, ratios, score_sums
+from mmtool.methods._task import sample_loss
 from mmtool.types import Batch, GradGroups, GroupName, Modality, Needs, Outputs
 
 _LARGEST_THETA = 0.99
@@ -74,9 +75,9 @@ class Method(BalancingMethod):
         return drop_features(features, kept, batch.modalities, survivor_scale(q, self._dims))
 
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
-        """Give the fused cross entropy of samples that kept something."""
+        """Give the fused loss of samples that kept something."""
         del ctx
-        loss = cross_entropy(outputs.logits, batch.label)
+        loss = sample_loss(outputs.logits, batch)
         return {"fused": loss if self._counts is None else loss * self._counts}
 
     def statistics(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:

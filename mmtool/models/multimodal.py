@@ -86,6 +86,23 @@ class MultimodalModel(nn.Module):
         has = batch.present[:, position].unsqueeze(1)  # [batch, 1]
         return torch.where(has, encoded, token.to(encoded.dtype))
 
+    def blank_feature(self, modality: Modality, batch: Batch) -> Tensor:
+        """Give the feature of an all-zero input, computed as in evaluation; [1, dim].
+
+        One such input per batch is enough: without batch statistics samples do not see each other.
+        """
+        if modality not in batch.inputs:
+            return self.mean_feature(modality)[None]
+        encoder, lengths = self.encoders[modality], batch.lengths.get(modality)
+        training = [module for module in encoder.modules() if module.training]
+        encoder.eval()
+        try:
+            blank = torch.zeros_like(batch.inputs[modality][:1])
+            return cast(Tensor, encoder(blank, None if lengths is None else lengths[:1]))
+        finally:
+            for module in training:
+                module.training = True
+
     def fuse(self, features: Mapping[Modality, Tensor]) -> Tensor:
         """Give the fused logits; [batch, class]."""
         return self.fusion(features)

@@ -17,8 +17,8 @@ from mmtool.methods._base import (
     DataPlan,
     EpochContext,
     StepContext,
-    cross_entropy,
 )
+from mmtool.methods._task import sample_loss
 from mmtool.types import FUSION_GROUP, Batch, Needs, Outputs, SubStep
 
 
@@ -35,8 +35,8 @@ class _PerTerm(BalancingMethod):
     needs = Needs(unimodal="decompose", trains_heads=True, term_gradients=("fused", "unimodal"))
 
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
-        each = [cross_entropy(z, batch.label) for z in outputs.unimodal.values()]
-        fused = cross_entropy(outputs.logits, batch.label)
+        each = [sample_loss(z, batch) for z in outputs.unimodal.values()]
+        fused = sample_loss(outputs.logits, batch)
         return {"fused": fused, "unimodal": torch.stack(each).sum(0)}
 
     def combine(

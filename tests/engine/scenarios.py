@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mmtool.config.schema import Options as BaseOptions
 from mmtool.engine.grads import Gradients
-from mmtool.methods._base import BalancingMethod, EpochContext, StepContext, cross_entropy
+from mmtool.methods._base import BalancingMethod, EpochContext, StepContext
+from mmtool.methods._task import sample_loss
 from mmtool.types import FUSION_GROUP, Batch, Modality, Needs, Outputs, SubStep
 
 Features = dict[Modality, Tensor]
@@ -77,9 +78,9 @@ class _PerLoss(BalancingMethod):
     needs = Needs(unimodal="decompose", trains_heads=True, term_gradients=("fused", "unimodal"))
 
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
-        each = [cross_entropy(z, batch.label) for z in outputs.unimodal.values()]
+        each = [sample_loss(z, batch) for z in outputs.unimodal.values()]
         return {
-            "fused": cross_entropy(outputs.logits, batch.label),
+            "fused": sample_loss(outputs.logits, batch),
             "unimodal": torch.stack(each).sum(0),
         }
 

@@ -10,8 +10,8 @@ from mmtool.methods._scores import (
     mean_scores,
     ratios,
     score_sums,
-    true_class_probability,
 )
+from mmtool.methods._task import sample_score, task_score
 from mmtool.types import Batch
 
 scores_lists = st.lists(st.floats(1e-3, 1.0), min_size=1, max_size=5)
@@ -33,15 +33,15 @@ def batch_of(present, weight=None):
 def test_the_probability_is_that_of_the_true_class():
     logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])
 
-    found = true_class_probability(logits, torch.tensor([1, 0]))
+    found = task_score(logits, torch.tensor([1, 0]), "single_label")
 
     torch.testing.assert_close(found, torch.tensor([0.75, 0.5]))
 
 
 def test_half_precision_logits_are_scored_in_float32():
-    assert true_class_probability(torch.zeros(1, 2).bfloat16(), torch.tensor([0])).dtype == (
-        torch.float32
-    )
+    found = task_score(torch.zeros(1, 2).bfloat16(), torch.tensor([0]), "single_label")
+
+    assert found.dtype == torch.float32
 
 
 def test_scores_count_present_samples_and_leave_out_padding():
@@ -53,7 +53,7 @@ def test_scores_count_present_samples_and_leave_out_padding():
 
     sums = score_sums(unimodal, batch)
 
-    p = {m: true_class_probability(unimodal[m], batch.label) for m in "ab"}
+    p = {m: sample_score(unimodal[m], batch) for m in "ab"}
     assert sums[COUNT].tolist() == [3, 2]
     torch.testing.assert_close(sums[SCORE], torch.stack([p["a"][:3].sum(), p["b"][[0, 2]].sum()]))
 
