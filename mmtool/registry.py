@@ -88,19 +88,23 @@ def get(kind: str, name: str) -> Entry:
     )
 
 
-def docstring(entry: Entry) -> str:
-    """Read the page of an entry without importing it; a recipe's page is its leading comment."""
-    if entry.path is None:
+def source(entry: Entry) -> str:
+    """Read the text of an entry without importing it; empty where it cannot be found."""
+    path = entry.path
+    if path is None:
         spec = importlib.util.find_spec(entry.target)
         if spec is None or spec.origin is None:
             return ""
-        text = Path(spec.origin).read_text(encoding="utf-8")
-    else:
-        text = entry.path.read_text(encoding="utf-8")
+        path = Path(spec.origin)
+    return path.read_text(encoding="utf-8")
+
+
+def docstring(entry: Entry) -> str:
+    """Read the page of an entry without importing it; a recipe's page is its leading comment."""
+    text = source(entry)
     if entry.kind == "recipes":
-        lines = text.splitlines()
         comment = []
-        for line in lines:
+        for line in text.splitlines():
             if not line.startswith("#"):
                 break
             comment.append(line.removeprefix("#").removeprefix(" "))

@@ -1,6 +1,7 @@
 """`mmtool list`: what exists, and the page of each thing."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ import typer
 
 from mmtool import registry
 from mmtool.cli.completion import entry_names, kind_names
+from mmtool.cli.method_facts import method_facts
 from mmtool.cli.options import DataRootOption, command, refuse_with
 from mmtool.cli.output import Output, align
 from mmtool.errors import UnknownName
@@ -47,7 +49,7 @@ def list_things(
 
     \b
     mmtool list                  how many of each kind
-    mmtool list methods          names and one line each
+    mmtool list methods          with stage, cost and constraints
     mmtool list method ogm       the page of a method and its options
     """
     if kind is None:
@@ -94,14 +96,20 @@ def _listing(output: Output, kind: str, root: Path) -> None:
     rows = []
     for entry in registry.entries(kind).values():
         summary = registry.summary(entry)
-        shown = {"name": entry.name, "summary": summary}
+        shown: dict[str, Any] = {"name": entry.name, "summary": summary}
         row = [entry.name, summary]
         if kind == "datasets":
             store = _prepared(root, entry.name)
-            shown["prepared"] = store  # type: ignore[assignment]
+            shown["prepared"] = store
             row.insert(1, "prepared" if store else "-")
+        if kind == "methods":
+            facts = method_facts(entry)
+            shown |= asdict(facts)
+            row[1:1] = [facts.stage, facts.cost, ", ".join(facts.constraints) or "any recipe"]
         listed.append(shown)
         rows.append(row)
+    if kind == "methods":
+        rows.insert(0, ["method", "stage", "adds to a step", "needs", ""])
     output.table(SCHEMA, {"kind": kind, "entries": listed}, rows)
     if not listed:
         output.info(f"there are no {kind}")

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mmtool.engine.stop import StopRequest
 from mmtool.errors import MmtoolError
@@ -73,9 +73,20 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 - the edge of this process
             code, report = failure(error)
             write_report(path, int(os.environ.get("RANK", "0")), report)
-    # All is said; being asked to stop while the interpreter ends must not change the exit code.
+    end_process(code)
+
+
+def end_process(code: int) -> NoReturn:
+    """End with this exit code, whatever the threads of torch and gloo are about to do.
+
+    While an interpreter shuts down, a thread that lets go of its last tensor waits for it in vain
+    and takes the process down ("terminate called without an active exception"); and being asked to
+    stop just then would count as a failure too.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 import torch
 
+from mmtool.engine.child import end_process
 from mmtool.engine.distributed import join, leave
 from mmtool.engine.pulse import LISTEN_FD
 from mmtool.registry import load_file
@@ -62,11 +64,14 @@ def main() -> None:
     is_file = module_name.endswith(".py")
     module = load_file(Path(module_name)) if is_file else importlib.import_module(module_name)
     torch.set_num_threads(1)
-    ranks = join(torch.device("cpu"), timeout_s=60.0)
+    ranks, code = join(torch.device("cpu"), timeout_s=60.0), 0
     try:
         getattr(module, function)(ranks, *sys.argv[2:])
-    finally:
-        leave(ranks)
+    except BaseException:  # noqa: BLE001 - the edge of this process
+        traceback.print_exc()
+        code = 1
+    leave(ranks)
+    end_process(code)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """A training step never waits for the device: exactly no host reads, whatever the recipe says."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from mmtool import registry
-from mmtool.config.schema import Recipe
+from mmtool.config.schema import Augment
 from mmtool.data.samplers import rank_share, shuffled
 from mmtool.engine.build import build_job
 from mmtool.engine.distributed import Ranks
@@ -16,7 +17,7 @@ from mmtool.engine.metriclog import MetricLog
 from mmtool.engine.saving import Saver
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.timing import PhaseClock
-from mmtool.testing.fakes import FakeModality, write_fake_store
+from mmtool.testing.cases import Case, case_of, contract_recipe, write_contract_store
 from mmtool.testing.host_reads import watch_host_reads
 from mmtool.testing.training import ignore
 
@@ -24,7 +25,6 @@ METHODS = registry.names("methods")
 SHAPES = ("alternating", "per_term", "epochal")
 SHAPES_FILE = Path(__file__).parents[1] / "contract" / "control_shapes.py"
 FUSIONS = registry.names("fusion")
-OPTIONS = {"ogm": {"params": "matrix"}}
 MOST_OPERATORS = 700
 CPU = torch.device("cpu")
 
@@ -32,34 +32,22 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     path = tmp_path_factory.mktemp("host-sync")
-    modalities = {
-        "audio": FakeModality((6,), "spectrogram"),
-        "image": FakeModality((1, 8, 8), "frames"),
-        "motion": FakeModality((3,), "series", missing=0.2),
-    }
-    write_fake_store(path / "fake", modalities)
+    write_contract_store(path / "fake")
     return path
 
 
-def recipe(method="none", fusion="concat", modalities=None, launch=None, **train):
-    name = f"{SHAPES_FILE}" if method in SHAPES else method
-    options = {"shape": method} if method in SHAPES else OPTIONS.get(method, {})
-    image = {"size": 6, "crop_scale": (0.3, 1.0), "flip": True}
-    return Recipe.model_validate(
-        {
-            "data": {"dataset": "fake", "modalities": modalities, "augment": {"image": image}},
-            "model": {
-                "fusion": fusion,
-                "encoders": {
-                    "audio": {"name": "mlp", "hidden": (12,)},
-                    "image": {"name": "cnn", "width": 4},
-                    "motion": {"name": "series"},
-                },
-            },
-            "method": {"name": name, **options},
-            "launch": launch or {},
-            "train": {"epochs": 1, "batch_size": 20, "lr": 0.05, **train},
-        }
+def recipe(method="none", fusion=None, modalities=None, **train):
+    case = Case({"shape": method}) if method in SHAPES else case_of(method)
+    case = replace(
+        case,
+        encoders={**case.encoders, "image": {"name": "cnn", "width": 4}},
+        fusion=fusion or case.fusion,
+        modalities=modalities or case.modalities,
+    )
+    made = contract_recipe(f"{SHAPES_FILE}" if method in SHAPES else method, case, **train)
+    image = Augment(size=6, crop_scale=(0.3, 1.0), flip=True)
+    return made.model_copy(
+        update={"data": made.data.model_copy(update={"augment": {"image": image}})}
     )
 
 

@@ -61,10 +61,17 @@ class Encoder(nn.Module):
             lengths = torch.full((x.shape[0],), x.shape[1], device=x.device)
         mask = real_steps(lengths, x.shape[1])
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = torch.where(mask.unsqueeze(2), x, 0.0)
+            x = self._long_enough(torch.where(mask.unsqueeze(2), x, 0.0))
             x = torch.relu(norm(convolution(x.transpose(1, 2)).transpose(1, 2)))
             # Of a convolution padded by half its kernel on both sides.
             steps = (lengths - self.kernel % 2) // self.stride + 1
             lengths = torch.where(lengths > 0, steps, 0)
             mask = real_steps(lengths, x.shape[1])
         return masked_mean(x, mask)
+
+    def _long_enough(self, x: Tensor) -> Tensor:
+        """Append zeros up to one stride: oneDNN's bfloat16 weight gradient is garbage below it.
+
+        The convolution pads with the same zeros, and further steps are masked.
+        """
+        return torch.nn.functional.pad(x, (0, 0, 0, max(0, self.stride - x.shape[1])))
