@@ -13,7 +13,6 @@ comparable; those within one file are.
 """
 
 import argparse
-import datetime
 import itertools
 import json
 import platform
@@ -29,6 +28,7 @@ from typing import Any
 import psutil
 import reference
 import torch
+from record import RESULTS, write_results
 from subjects import OurTraining, recipe_for, repeated, write_synthetic_store
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,10 +37,8 @@ from mmtool.engine.allocator import keep_freed_memory
 from mmtool.prepare.pipeline import prepare
 from mmtool.prepare.request import PrepareRequest
 from mmtool.profile.run import profile
-from mmtool.runlog.env import describe_environment
 from mmtool.testing.host_reads import watch_host_reads
 
-RESULTS = Path(__file__).parent / "results"
 PRECISIONS = ("fp32", "bf16")
 VARIANTS: dict[str, dict[str, object]] = {
     "plain": {},
@@ -308,19 +306,9 @@ def main() -> int:
         measured = compare(given, device, Path(folder))
     profiled = profiles(given.recipes, given.data_root, given.steps) if given.recipes else []
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
-    today = datetime.date.today().isoformat()
     kind = "smoke" if given.smoke else "gpu"
-    path = given.out / f"{today}_{kind}_{name.replace(' ', '-').lower()}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "date": today,
-        "device": name,
-        "goals": GOALS,
-        "environment": describe_environment(sys.argv),
-    }
-    results = {**facts, "measured": measured, "profiles": profiled}
-    path.write_text(json.dumps(results, indent=1, default=str) + "\n")
-    print(path)
+    results = {"device": name, "goals": GOALS, "measured": measured, "profiles": profiled}
+    print(write_results(f"{kind}_{name.replace(' ', '-').lower()}", results, given.out))
     return 1 if any("error" in row for row in measured) else 0
 
 

@@ -13,9 +13,6 @@ than with footage, to the reference's advantage.
 """
 
 import argparse
-import datetime
-import json
-import os
 import statistics
 import sys
 import tempfile
@@ -27,6 +24,7 @@ import numpy as np
 import psutil
 import reference
 import torch
+from record import RESULTS, write_results
 
 from mmtool.config.schema import DataConfig
 from mmtool.data.dataset import Dataset, open_dataset
@@ -35,10 +33,8 @@ from mmtool.data.samplers import Visits, num_batches, rank_share
 from mmtool.engine.allocator import keep_freed_memory
 from mmtool.prepare.pipeline import prepare
 from mmtool.prepare.request import PrepareRequest
-from mmtool.runlog.env import describe_environment
 from mmtool.testing.layouts.cremad import names, write_cremad
 
-RESULTS = Path(__file__).parent / "results"
 BATCH_SIZE = 64
 NUM_WORKERS = 2
 NUM_AHEAD = 2 * NUM_WORKERS
@@ -214,20 +210,13 @@ def main() -> int:
     for name, found in measured.items():
         print(f"{name}: {found['ratio']}x (goal {GOALS[name]}x) {found}")
     print(f"reference, start of an epoch: {restart:.2f} s (goal of ours {GOALS['restart_s']} s)")
-    today = datetime.date.today().isoformat()
-    given.out.mkdir(parents=True, exist_ok=True)
-    path = given.out / f"{today}_loader.json"
-    facts = {
-        "date": today,
-        "environment": describe_environment(sys.argv),
-        "load_average": os.getloadavg(),
-        "threads": torch.get_num_threads(),
+    results = {
         "allocator_kept_memory": is_kept,
         "goals": GOALS,
         "reference_restart_s": round(restart, 2),
+        "measured": measured,
     }
-    path.write_text(json.dumps({**facts, "measured": measured}, indent=1, default=str) + "\n")
-    print(path)
+    print(write_results("loader", results, given.out))
     return 0
 
 

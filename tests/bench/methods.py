@@ -11,9 +11,6 @@ a GPU by torch's own counter).
 """
 
 import argparse
-import datetime
-import json
-import os
 import statistics
 import sys
 import tempfile
@@ -24,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from record import RESULTS, write_results
 from subjects import OurTraining
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmtool import __version__, registry
+from mmtool import registry
 from mmtool.testing.cases import Case, case_of, contract_recipe
 from mmtool.testing.fakes import FakeModality, write_fake_store
 
-RESULTS = Path(__file__).parent / "results"
 SMALL = {
     "audio": {"name": "cnn", "width": 16},
     "image": {"name": "cnn", "width": 16},
@@ -165,18 +162,12 @@ def main() -> int:
             figures = f"{row['time_ratio']:7.2f} {row['memory_ratio']:7.2f}"
             print(f"{method:18} {figures} {row['step_ms']:9.2f} {row['peak_mib']:9.2f}", flush=True)
     results = {
-        "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu, one thread",
-        "versions": {"mmtool": __version__, "torch": torch.__version__},
-        "load_average": os.getloadavg(),
+        "device": device.type,
         "batch_size": given.batch_size,
         "repeats": given.repeats,
         "methods": found,
     }
-    given.out.mkdir(parents=True, exist_ok=True)
-    path = given.out / f"{results['date']}_methods_{device.type}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(path)
+    print(write_results(f"methods_{device.type}", results, given.out))
     return 0
 
 

@@ -11,10 +11,7 @@ and the operators and host reads of a step at batch 64.
 """
 
 import argparse
-import datetime
 import itertools
-import json
-import os
 import statistics
 import sys
 import tempfile
@@ -24,6 +21,7 @@ from pathlib import Path
 import reference
 import torch
 from loader import prepared
+from record import RESULTS, write_results
 from subjects import (
     OurTraining,
     as_reference,
@@ -37,7 +35,6 @@ from mmtool.engine.allocator import keep_freed_memory
 from mmtool.testing.host_reads import watch_host_reads
 from mmtool.testing.layouts.cremad import names, write_cremad
 
-RESULTS = Path(__file__).parent / "results"
 CPU = torch.device("cpu")
 GOALS = {
     "fp32": 1.0,
@@ -177,20 +174,15 @@ def main() -> int:
     if whole:
         print(f"end to end, bf16: {whole['ratio']}x (goal {GOALS['end to end']}x) {whole}")
     print(f"a step: {counts} (goals: 0 host reads, at most 700 operators)")
-    today = datetime.date.today().isoformat()
-    given.out.mkdir(parents=True, exist_ok=True)
-    path = given.out / f"{today}_step.json"
-    facts = {
-        "date": today,
-        "load_average": os.getloadavg(),
-        "threads": threads,
+    results = {
         "batch_size": given.batch_size,
         "allocator_kept_memory": is_kept,
         "goals": GOALS,
+        "steps": steps,
+        "end_to_end": whole,
+        "counts": counts,
     }
-    results = {**facts, "steps": steps, "end_to_end": whole, "counts": counts}
-    path.write_text(json.dumps(results, indent=1, default=str) + "\n")
-    print(path)
+    print(write_results("step", results, given.out))
     return 0
 
 

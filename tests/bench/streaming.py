@@ -1,6 +1,6 @@
 """Measure the reader of stores beside streaming engines on the same records.
 
-    python tests/bench/streaming.py [--records 600] [--repeats 3] [--json OUT]
+    python tests/bench/streaming.py [--records 600] [--repeats 3] [--out FOLDER]
 
 A record has 3 x 256 x 256 bytes of image and 66,150 int16 of sound (321 KiB). Ours gathers from
 mapped shards into reused buffers, in the global order and in the order by shards that a remote
@@ -34,10 +34,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import write_results
 
 from mmtool.data.samplers import Visits, block_shuffled, shuffled
 from mmtool.prepare.export import export_store
-from mmtool.runlog.env import describe_environment
 from mmtool.store.index import index_bytes
 from mmtool.store.reader import open_store
 from mmtool.store.schema import ColumnInfo, Manifest, content_hash
@@ -322,7 +322,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=600)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     # This file would hide the package of its name.
@@ -354,10 +354,9 @@ def main() -> None:
     print(f"\n{'store':28} {'open s':>10} {'index MB':>10} {'reading MB':>11}")
     for name, row in scale.items():
         print(f"{name:28} {row['open_s']:10.3f} {row['index_mb']:10.1f} {row['read_mb']:11.1f}")
-    if options.json:
+    if options.out:
         document = {"speed": speed, "quality": quality, "opening": scale}
-        document["environment"] = describe_environment(sys.argv)
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        print(write_results("streaming", document, options.out))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from mmtool import registry
 from mmtool.cli.app import app
+from mmtool.cli.method_facts import method_facts
 from mmtool.cli.list import options_table
 
 PLUGIN = '''
@@ -107,3 +108,38 @@ def test_the_options_of_a_plugin_show_type_default_and_help(tmp_path):
     assert rows["end_epoch"]["type"] == "whole number"
     assert rows["end_epoch"]["default"] == "unset"
     assert rows["sizes"]["default"] == "required"
+
+
+def test_methods_are_listed_with_stage_cost_and_what_they_need():
+    found = json.loads(call("methods", "--json").stdout)["entries"]
+
+    for entry in found:
+        assert entry["stage"] != "-", entry["name"]
+        assert entry["cost"] != "-", entry["name"]
+    needs = {entry["name"]: entry["constraints"] for entry in found}
+    assert needs["none"] == []
+    assert "M >= 2" in needs["opm"]
+
+
+def test_a_methods_needs_are_read_without_importing_it(tmp_path):
+    plugin = tmp_path / "narrow.py"
+    plugin.write_text(
+        '"""Narrow."""\n'
+        'raise RuntimeError("imported")\n'
+        'STAGE = "gradient"\n'
+        'COST = "nothing"\n'
+        "needs = Needs(min_modalities=2, max_modalities=2, held_out=True, unimodal='head',\n"
+        "    fusions=frozenset({'concat', 'sum'}), tasks=frozenset({'single_label'}))\n",
+        encoding="utf-8",
+    )
+
+    facts = method_facts(registry.Entry("methods", "narrow", plugin, "narrow"))
+
+    assert facts.stage == "gradient"
+    assert facts.constraints == (
+        "M = 2",
+        "fusion concat or sum",
+        "single_label",
+        "unimodal logits by head",
+        "validation split",
+    )
