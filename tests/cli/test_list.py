@@ -5,8 +5,8 @@ from typer.testing import CliRunner
 
 from mmtool import registry
 from mmtool.cli.app import app
-from mmtool.cli.method_facts import method_facts
 from mmtool.cli.list import options_table
+from mmtool.cli.method_facts import method_facts
 
 PLUGIN = '''
 """A plugin."""
