@@ -5,7 +5,9 @@
 `--source` is a CSV file, or a folder that holds `manifest.csv`. Its header names
 
     id      unique name of the clip (required)
-    label   class of the clip, any text (required); classes are sorted, numbers by value
+    label   class of the clip, any text (required unless there is a value); classes are sorted,
+            numbers by value
+    value   number that belongs to the clip, for data.task = "regression" (optional; may be empty)
     split   train, val or test (optional; without it val and test are drawn from all clips)
     group   speaker, subject or source video (optional; never shared between drawn splits)
 
@@ -18,6 +20,10 @@ csv npy a series [time, channel], txt text.
     clip1,happy,train,wav/clip1.wav,mp4/clip1.mp4
 
 Where the sound is the video's own track, leave the audio column out and add `-s audio_from=video`.
+
+Where clips have any number of classes, list them in the label cell and name what stands between
+them: with `-s label_separator=|` the cell `dog|bark` is two classes and an empty one is none. Train
+such a dataset with data.task = "multi_label".
 """
 
 import math
@@ -40,7 +46,9 @@ CITATION = "cite the origin of your data"
 
 PROTOCOL = "manifest"
 SPLITS = ("train", "val", "test")
-_FACTS = ("id", "label", "split", "group")
+_FACTS = ("id", "label", "split", "group", "value")
+_UNLABELLED = "unlabelled"
+"""The one class of a CSV without labels."""
 _ENDINGS = {
     "audio": (".wav", ".flac", ".mp3", ".m4a", ".ogg"),
     "video": (".mp4", ".avi", ".flv", ".mkv", ".mov", ".webm"),
@@ -71,6 +79,8 @@ class Options(api.Options):
     """Store sound as a log-mel spectrogram with so many bands; 0 stores the wave."""
     max_steps: int | None = Field(None, ge=1)
     """Longest series that is kept; unset keeps all of it."""
+    label_separator: str = ""
+    """What stands between the classes of a label cell, such as |; empty reads a cell as one."""
     audio_from: str = ""
     """Column of videos whose own sound becomes the modality `audio`."""
     val_fraction: float = Field(0.1, ge=0, lt=1)
@@ -123,7 +133,8 @@ def columns(root: Path, options: Options) -> dict[str, api.Column]:
 
 def classes(root: Path, options: Options) -> list[str]:
     """Give the labels of the CSV, sorted; by value where all are whole numbers."""
-    labels = {row.cells["label"] for row in _read(root, options).table.rows}
+    rows = _read(root, options).table.rows
+    labels = {label for row in rows for label in _labels(row, options)}
     if all(re.fullmatch(r"-?[0-9]+", label) for label in labels):
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)
@@ -137,13 +148,24 @@ def clips(root: Path, options: Options) -> list[api.Clip]:
     return [
         api.Clip(
             id=row.cells["id"],
-            label=number[row.cells["label"]],
+            label=-1 if options.label_separator else number[_labels(row, options)[0]],
+            labels=tuple(sorted(number[label] for label in _labels(row, options)))
+            if options.label_separator
+            else None,
+            value=float(row.cells["value"]) if row.cells.get("value") else None,
             sources=listing.sources(row, options.audio_from),
             split={PROTOCOL: splits[row.cells["id"]]},
             group=row.cells.get("group", ""),
         )
         for row in listing.table.rows
     ]
+
+
+def _labels(row: api.TableRow, options: Options) -> list[str]:
+    cell = row.cells.get("label", _UNLABELLED)
+    if not options.label_separator:
+        return [cell]
+    return [name.strip() for name in cell.split(options.label_separator)] if cell else []
 
 
 def _spec(kind: str, options: Options) -> api.Spec:
@@ -180,9 +202,10 @@ def _read(root: Path, options: Options) -> Listing:
             fix="name the CSV file itself: --source my_data.csv",
         )
     table = _plain_header(api.read_table(path))
-    _check_header(table)
+    _check_header(table, options)
     for row in table.rows:
-        _check_facts(table, row)
+        _check_facts(table, row, options)
+        _check_numbers(table, row)
     table.refuse_repeated_ids()
     kinds = {name: _kind(table, name) for name in table.header if name not in _FACTS}
     if options.audio_from and (kinds.get(options.audio_from) != "video" or "audio" in kinds):
@@ -207,8 +230,9 @@ def _plain_header(table: api.Table) -> api.Table:
     return replace(table, header=[plain(name) for name in table.header], rows=rows)
 
 
-def _check_header(table: api.Table) -> None:
-    for name in ("id", "label"):
+def _check_header(table: api.Table, options: Options) -> None:
+    needs_label = "value" not in table.header or bool(options.label_separator)
+    for name in ("id", "label") if needs_label else ("id",):
         if name not in table.header:
             near = {item.lower(): item for item in table.header}
             fix = "start the file with a header: id,label,audio,video"
@@ -221,10 +245,15 @@ def _check_header(table: api.Table) -> None:
         raise table.error(table.header_line, "the CSV has no modality", fix)
 
 
-def _check_facts(table: api.Table, row: api.TableRow) -> None:
-    for name in ("id", "label"):
-        if not row.cells[name]:
+def _check_facts(table: api.Table, row: api.TableRow, options: Options) -> None:
+    for name in ("id",) if options.label_separator else ("id", "label"):
+        if not row.cells.get(name, _UNLABELLED):
             raise table.error(row.line, f"line {row.line} has no {name}", f"fill in the {name}")
+    labels = _labels(row, options)
+    if options.label_separator and (not all(labels) or len(set(labels)) < len(labels)):
+        cell, fix = row.cells["label"], "list each class once"
+        what = f"line {row.line}: the label {cell!r} has an empty or a repeated class"
+        raise table.error(row.line, what, fix)
     split = row.cells.get("split", SPLITS[0])
     if split not in SPLITS:
         word = "val" if split.lower().startswith("val") else split.lower()
@@ -233,6 +262,17 @@ def _check_facts(table: api.Table, row: api.TableRow) -> None:
     if not any(cell for name, cell in row.cells.items() if name not in _FACTS):
         what = f"line {row.line}: clip {row.cells['id']!r} has no file at all"
         raise table.error(row.line, what, "name a file of one modality, or remove the line")
+
+
+def _check_numbers(table: api.Table, row: api.TableRow) -> None:
+    cell = row.cells.get("value", "")
+    try:
+        is_number = not cell or math.isfinite(float(cell))
+    except ValueError:
+        is_number = False
+    if not is_number:
+        what = f"line {row.line}: the value {cell!r} is not a number"
+        raise table.error(row.line, what, "write a number such as -0.5, or leave the cell empty")
 
 
 def _kind(table: api.Table, modality: str) -> str:
@@ -288,7 +328,7 @@ def _splits(table: api.Table, options: Options) -> dict[str, str]:
             [cells["id"] for cells in rows],
             share,
             f"{split}:{options.seed}",
-            labels=[cells["label"] for cells in rows],
+            labels=[cells.get("label", "") for cells in rows],
             groups=[cells["group"] for cells in rows] if "group" in table.header else None,
         )
         found.update(dict.fromkeys(drawn, split))

@@ -4,6 +4,7 @@ Every error that is meant for the user derives from `MmtoolError`; the class dec
 The command line is the only place that catches them.
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -162,3 +163,35 @@ class RecipeError(RequestError):
 
     def __str__(self) -> str:
         return f"{self.rendered}\n{self.what}".strip()
+
+
+def foreseen(error: BaseException) -> MmtoolError | None:
+    """Give the words for an exception of Python whose cause lies in the environment, if it does."""
+    if isinstance(error, MmtoolError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and _is_foreign(error.name):
+        return EnvironmentLacks(
+            f"the Python package {error.name!r} is not installed",
+            why="this command needs it",
+            fix=f"pip install {str(error.name).partition('.')[0]}",
+        )
+    return _of_system(error) if isinstance(error, OSError) else None
+
+
+def _is_foreign(name: str | None) -> bool:
+    return name is not None and name.partition(".")[0] != "mmtool"
+
+
+def _of_system(error: OSError) -> MmtoolError | None:
+    where = str(error.filename or "")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NotWritable(
+            "the disk is full", where=where, fix="free some room, or choose another folder"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return EnvironmentLacks(
+            f"no permission: {error.strerror}",
+            where=where,
+            fix=f"ls -ld {where}" if where else "check who owns the folder",
+        )
+    return None

@@ -97,9 +97,11 @@ class Outputs:
     fuse: Fuse | None = None
     """Fuses any features, with gradient; only for methods with `Needs.subsets`."""
     absent: dict[Modality, Tensor] = field(default_factory=dict)
-    """What stands for a modality that is left out, as `Needs.subsets` says; -> [1, dim]."""
+    """What stands for a modality that is left out, as `Needs.subsets` says; -> [1 or batch, dim]."""
     teacher_features: dict[Modality, Tensor] = field(default_factory=dict)  # -> [batch, dim]
     teacher_logits: dict[Modality, Tensor] = field(default_factory=dict)  # -> [batch, class]
+    present: Tensor | None = None
+    """Which modalities the samples have, for `predict`; [batch, modality] bool, None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,12 @@ class Needs:
     the modality's mean feature, zeros, or the encoder's feature of an all-zero input."""
     teachers: bool = False
     """Frozen unimodal models run beside the student; named by the method's option `teachers`."""
+    teacher_width: bool = False
+    """Compares features with the teachers', which must be equally wide."""
     branches: bool = False
     """Trains for some epochs along branches that are taken back afterwards (`plan_branches`)."""
+    gradient_products: bool = False
+    """Compares gradients of its losses between epochs (`EpochContext.gradient_products`)."""
     second_order: bool = False
     scales_gradients: bool = False
     """Multiplies gradients by a coefficient, which Adam largely cancels."""
@@ -143,6 +149,8 @@ class SubStep:
     groups: tuple[GroupName, ...]
     """Parameter groups that are updated."""
     name: str = "joint"
+    frozen: tuple[Modality, ...] = ()
+    """Encoders that run as in evaluation: with running statistics, which stay as they are."""
 
 
 class GradGroups(Protocol):
@@ -155,7 +163,11 @@ class GradGroups(Protocol):
         """Group names in collective order: modalities sorted, then `fusion`."""
 
     def tensors(self, group: GroupName, kind: ParameterKind = "all") -> Sequence[Tensor]:
-        """Gradients of one group; `conv` keeps 3-d and larger, `matrix` 2-d and larger."""
+        """Gradients of one group; `conv` keeps 3-d and larger, `matrix` 2-d and larger.
+
+        With a fusion that exchanges between encoders, `exchange.<modality>` names what of it lets
+        that encoder hear the others; for reading here and in `values`.
+        """
 
     def scale(self, group: GroupName, factor: Tensor, kind: ParameterKind = "all") -> None:
         """Multiply the gradients of a group in place."""

@@ -1,6 +1,5 @@
 """What becomes of an exception: a sentence, an exit code, and for a bug a saved traceback."""
 
-import errno
 import logging
 import tempfile
 import traceback
@@ -11,7 +10,7 @@ from pathlib import Path
 import typer
 
 from mmtool.cli.output import Output
-from mmtool.errors import Bug, EnvironmentLacks, MmtoolError
+from mmtool.errors import Bug, MmtoolError, foreseen
 
 EXIT_CODES = (
     ("0", "done"),
@@ -65,38 +64,8 @@ def report(error: Exception, output: Output) -> int:
 
 def explain(error: Exception) -> MmtoolError:
     """Find the words for an exception; what nobody foresaw is a bug."""
-    if isinstance(error, MmtoolError):
-        return error
-    if isinstance(error, ModuleNotFoundError) and _is_foreign(error.name):
-        return EnvironmentLacks(
-            f"the Python package {error.name!r} is not installed",
-            why="this command needs it",
-            fix=f"pip install {str(error.name).partition('.')[0]}",
-        )
-    if isinstance(error, OSError):
-        found = _os_error(error)
-        if found is not None:
-            return found
-    return Bug(f"mmtool met a case it does not handle: {type(error).__name__}: {error}")
-
-
-def _is_foreign(name: str | None) -> bool:
-    return name is not None and name.partition(".")[0] != "mmtool"
-
-
-def _os_error(error: OSError) -> EnvironmentLacks | None:
-    where = str(error.filename or "")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return EnvironmentLacks(
-            "the disk is full", where=where, fix="free some room, or choose another folder"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return EnvironmentLacks(
-            f"no permission: {error.strerror}",
-            where=where,
-            fix=f"ls -ld {where}" if where else "check who owns the folder",
-        )
-    return None
+    words = f"mmtool met a case it does not handle: {type(error).__name__}: {error}"
+    return foreseen(error) or Bug(words)
 
 
 def _save_traceback(error: Exception, folder: Path | None) -> Path:

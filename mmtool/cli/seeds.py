@@ -48,11 +48,14 @@ def seed_spread(accuracies: Sequence[Mapping[str, float]]) -> dict[str, tuple[fl
     return spread
 
 
-def say_spread(output: Output, spread: Mapping[str, tuple[float, float]], count: int) -> None:
+def say_spread(
+    output: Output, spread: Mapping[str, tuple[float, float]], count: int, metric: str = "accuracy"
+) -> None:
     """Tell the person how much the seeds differ."""
     sign = output.glyph("plus_minus", stream=output.stderr)
     for split, (middle, deviation) in spread.items():
-        output.info(f"{split} accuracy over {count} seeds: {middle:.4f} {sign} {deviation:.4f}")
+        score = metric.replace("_", " ")
+        output.info(f"{split} {score} over {count} seeds: {middle:.4f} {sign} {deviation:.4f}")
 
 
 def num_side_by_side(asked: int | None, num_ranks: int, num_gpus: int) -> int:

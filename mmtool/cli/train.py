@@ -37,7 +37,7 @@ from mmtool.cli.seeds import (
     train_side_by_side,
 )
 from mmtool.cli.submit import Wish, submit_runs
-from mmtool.cli.watcher import RunWatcher
+from mmtool.cli.watcher import RunWatcher, link_watcher
 from mmtool.errors import MmtoolError, StoppedResumable
 from mmtool.paths import data_root as find_data_root
 from mmtool.paths import runs_root
@@ -140,7 +140,7 @@ def _train_seeds(
             if not output.as_json and number < len(recipes) - 1:
                 output.text(str(done[-1]["run"]))
     spread = seed_spread([run["accuracy"] for run in done])
-    say_spread(output, spread, len(done))
+    say_spread(output, spread, len(done), str(done[0].get("metric", "accuracy")))
     _print_runs(output, done, spread)
 
 
@@ -174,7 +174,8 @@ def _train(
     with RunWatcher(output, title, roots[0]) as watcher:
         argv = ["mmtool", *sys.argv[1:]]
         try:
-            result = run_engine(TrainRequest(loaded, *roots, label, argv, watcher, task))
+            request = TrainRequest(loaded, *roots, label, argv, watcher, link_watcher(output), task)
+            result = run_engine(request)
         except StoppedResumable as stopped:
             done.append(_stopped(stopped, seed, watcher))
             _print_runs(output, done)
@@ -202,6 +203,7 @@ def _resume(
                 data_root=data_root,
                 argv=argv,
                 on_event=watcher,
+                on_link=link_watcher(output),
                 task=task,
                 may_change=may_change,
             )
@@ -218,13 +220,20 @@ def _finished(result: "TrainResult", seed: int | None, watcher: RunWatcher) -> d
         "state": result.state,
         "seed": seed,
         "accuracy": watcher.accuracy,
+        "metric": watcher.metric,
         "summary": result.summary,
     }
 
 
 def _stopped(error: StoppedResumable, seed: int | None, watcher: RunWatcher) -> dict[str, Any]:
     path = error.where or watcher.run_path
-    return {"run": path, "state": "stopped", "seed": seed, "accuracy": watcher.accuracy}
+    return {
+        "run": path,
+        "state": "stopped",
+        "seed": seed,
+        "accuracy": watcher.accuracy,
+        "metric": watcher.metric,
+    }
 
 
 def _print_runs(

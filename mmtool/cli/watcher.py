@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmtool.cli.output import Output
 from mmtool.cli.progress import Stage
 from mmtool.runlog.events import Event
+
+if TYPE_CHECKING:
+    from mmtool.runlog.rundir import RunDir
 
 
 class TrainDisplay:
@@ -63,12 +67,11 @@ class TrainDisplay:
 
     def _epoch(self, event: Event) -> None:
         if event.get("split") == "val" and event.get("acc") is not None:
-            self._val = f"val acc {event['acc']:.3f}"
+            self._val = f"val {score_name(event)} {event['acc']:.3f}"
         if self._output.verbose and event.get("acc") is not None:
-            self._say(
-                self._output.detail,
-                f"epoch {event['epoch'] + 1} {event['split']}: acc {event['acc']:.4f}",
-            )
+            score = f"{score_name(event)} {event['acc']:.4f}"
+            words = f"epoch {event['epoch'] + 1} {event['split']}: {score}"
+            self._say(self._output.detail, words)
 
     def _happening(self, event: Event) -> None:
         what = event.get("what")
@@ -77,6 +80,8 @@ class TrainDisplay:
             self._stage.start_at(int(event.get("step") or 0))
         elif what in ("warning", "nonfinite", "signal", "restart"):
             self._say(self._output.warning, words or f"{what} at step {event.get('step', '?')}")
+        elif what == "link":
+            self._say(self._output.info, words)
         elif self._output.verbose:
             self._say(self._output.detail, f"{what} {words}".rstrip())
 
@@ -87,8 +92,14 @@ class TrainDisplay:
             self._stage.say(speak, text)
 
 
+def score_name(event: Event) -> str:
+    """Give the short name of what `acc` of an epoch holds."""
+    metric = str(event.get("metric") or "accuracy")
+    return {"accuracy": "acc", "label_accuracy": "label acc", "r2": "R^2"}.get(metric, metric)
+
+
 class RunWatcher:
-    """Follow one run by its events: draw it, and remember its path and last accuracies."""
+    """Follow one run by its events: draw it, and remember its path and last scores."""
 
     def __init__(self, output: Output, title: str, root: Path) -> None:
         self._output = output
@@ -97,6 +108,8 @@ class RunWatcher:
         self._val: dict[int, float] = {}
         self.run_path: Path | None = None
         self.accuracy: dict[str, float] = {}
+        """Score by split; accuracy unless `metric` says otherwise."""
+        self.metric = "accuracy"
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -110,6 +123,7 @@ class RunWatcher:
         self._display(event)
 
     def _remember(self, event: Event) -> None:
+        self.metric = str(event.get("metric") or self.metric)
         epoch, split, accuracy = int(event["epoch"]), event["split"], float(event["acc"])
         if split == "val":
             self._val[epoch] = self.accuracy["val"] = accuracy
@@ -124,3 +138,8 @@ class RunWatcher:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._display.close(error)
+
+
+def link_watcher(output: Output) -> "Callable[[RunDir], RunWatcher]":
+    """Give what watches the runs that another run builds on, each under its own name."""
+    return lambda run: RunWatcher(output, run.name, run.path.parent)

@@ -67,6 +67,10 @@ class DataConfig(Section):
     s3://bucket/store, whose shards are fetched into a local cache as they are needed."""
     split: str | None = None
     """Split protocol of the store, for example "speaker"; unset takes the store's default."""
+    task: Literal["single_label", "multi_label", "regression"] = "single_label"
+    """What is learnt: one class per sample, any number of classes per sample (the store has several
+    per row, or its one class counts as the only answer), or the number the store keeps beside the
+    label, as it stands: it is not normalised, and samples without one are left out."""
     modalities: Annotated[tuple[str, ...], _as_tuple] | None = None
     """Modalities to use; unset takes all of the store."""
     columns: dict[str, str] = {}

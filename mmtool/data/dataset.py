@@ -12,6 +12,7 @@ from mmtool.data.samplers import SHARDS_IN_REACH, Visits, block_shuffled, shuffl
 from mmtool.errors import DatasetNotPrepared, EnvironmentLacks, RequestError
 from mmtool.store.reader import Store, open_store
 from mmtool.store.remote import is_url
+from mmtool.store.schema import SPLITS
 from mmtool.text import human_bytes, suggestion
 from mmtool.types import InputSpec, Modality, TaskKind, sorted_modalities
 
@@ -27,18 +28,69 @@ class Dataset:
     columns: Mapping[Modality, str]
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in label order; none for a regression."""
+        return () if self.task == "regression" else self.store.classes
+
+    @property
     def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.store.classes)
+        """Number of outputs: one for each class, one for a regression."""
+        return len(self.classes) or 1
 
     @property
     def task(self) -> TaskKind:
         """What the labels are."""
-        return "single_label"
+        return self.config.task
 
     def rows(self, split: str) -> np.ndarray:
-        """Store rows of a split, ascending; empty when the protocol has no such split."""
-        return self.store.index.rows(split, self.protocol)
+        """Store rows of a split, ascending; empty when the protocol has no such split.
+
+        Rows without a number take no part in a regression.
+        """
+        rows, value = self.store.index.rows(split, self.protocol), self.store.index.value
+        if self.task == "regression" and value is not None:
+            return rows[np.isfinite(value[rows])]
+        return rows
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """What is to be answered: [row] int64, of other tasks [row, output] float32."""
+        index = self.store.index
+        if self.task == "multi_label":
+            return index.answers(rows, self.num_classes)
+        if self.task == "regression" and index.value is not None:
+            return index.value[rows, None].astype(np.float32)
+        return index.label[rows]
+
+    def constant_score(self, split: str) -> float:
+        """The best score that one and the same answer for every sample has on a split.
+
+        Accuracy of the most frequent class; label accuracy with each label's more frequent answer;
+        0 for a regression, where the answer is the mean and the score R^2.
+        """
+        labels = self.labels(self.rows(split))
+        if self.task == "regression":
+            return 0.0
+        if self.task == "multi_label":
+            rate = labels.mean(axis=0)
+            return float(np.maximum(rate, 1 - rate).mean())
+        counts = np.bincount(labels, minlength=self.num_classes)
+        return float(counts.max() / counts.sum())
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about how this task was taken from the store."""
+        index = self.store.index
+        if self.task == "multi_label" and not index.is_multi_label:
+            return (
+                "every sample has one class: data.task = 'multi_label' learns a yes or no for each "
+                "class, one against the rest",
+            )
+        if self.task != "regression":
+            return ()
+        left_out = {
+            split: len(index.rows(split, self.protocol)) - len(self.rows(split)) for split in SPLITS
+        }
+        counts = ", ".join(f"{split} {count:,}" for split, count in left_out.items() if count)
+        return (f"samples without a value are left out: {counts}",) if counts else ()
 
     def epoch_order(self, visits: Visits, *, seed: int, epoch: int, batch_size: int) -> Visits:
         """Give visits in the order of an epoch: any order for a local store, by shards otherwise.
@@ -136,13 +188,42 @@ def _resolve(store: Store, config: DataConfig, path: str) -> Dataset:
         )
     modalities = sorted_modalities(wanted)
     columns = {m: _column(store, config, m, path) for m in modalities}
+    _check_task(store, config, path)
     dataset = Dataset(store, config, protocol, modalities, columns)
     if len(dataset.rows("train")) == 0:
         raise RequestError(
-            f"protocol {protocol!r} of {path} has no training samples",
+            f"protocol {protocol!r} of {path} has no training samples"
+            + (" with a value" if config.task == "regression" else ""),
             fix="choose another data.split, or prepare the dataset again",
         )
     return dataset
+
+
+def _check_task(store: Store, config: DataConfig, path: str) -> None:
+    """Refuse a task for which the store has no labels."""
+    index = store.index
+    if config.task == "regression" and index.value is None:
+        raise RequestError(
+            f"store {path} has no values, so there is nothing to regress on",
+            why="data.task = 'regression' learns the number beside each label; this store has "
+            "labels only",
+            fix="-s data.task=multi_label"
+            if index.is_multi_label
+            else "-s data.task=single_label, or prepare the dataset with values (mmtool list "
+            "datasets manifest)",
+        )
+    if config.task == "single_label" and index.is_multi_label:
+        raise RequestError(
+            f"store {path} has any number of classes per sample",
+            why="data.task = 'single_label', the default, needs exactly one",
+            fix="-s data.task=multi_label",
+        )
+    if config.task != "regression" and len(store.classes) == 1 and index.value is not None:
+        raise RequestError(
+            f"store {path} has one class, so there is nothing to classify",
+            why=f"data.task = {config.task!r}; its samples have values",
+            fix="-s data.task=regression",
+        )
 
 
 def _column(store: Store, config: DataConfig, modality: Modality, path: str) -> str:

@@ -75,7 +75,7 @@ class Gatherer:
                 lengths[modality] = self._host(found)
                 longest[modality] = max(1, int(found.max(initial=1)))
         weight = None if visits.weight is None else self._host(visits.weight)
-        label, mask = self._host(index.label[rows]), self._host(present)
+        label, mask = self._host(self.dataset.labels(rows)), self._host(present)
         return Visited(self._host(rows), label, mask, weight, lengths, longest)
 
     def gather(self, slot: Slot, visited: Visited) -> dict[Modality, Tensor]:

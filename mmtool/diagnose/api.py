@@ -17,6 +17,7 @@ from mmtool.diagnose.metrics.balance import (
     reference_from,
 )
 from mmtool.diagnose.metrics.curves import curve_table
+from mmtool.diagnose.metrics.names import in_words
 from mmtool.diagnose.metrics.steps import compute_steps, step_table
 from mmtool.diagnose.metrics.system import system_table
 from mmtool.diagnose.rules import _thresholds as thresholds
@@ -30,6 +31,10 @@ LIMITS = (
     "Reliance permutes one modality over the validation samples, which also makes pairs that do "
     "not occur in the data.",
     "Intervals are 95 % and treat samples as independent; clips of one speaker or source are not.",
+)
+OTHER_SCORE_LIMIT = (
+    "The rules' thresholds were set on accuracies of one class per sample; for {score} they are "
+    "untested."
 )
 SOLO_LIMIT = "The run of one modality alone has its own training seed and inherits its recipe."
 HEADLINE_ORDER = ("inconclusive", "no-signal", "dominant-modality", "starved-modality")
@@ -74,8 +79,15 @@ def _references(run: Run, solo: Sequence[Run]) -> tuple[dict[str, Reference], tu
             notes.append(f"{other.name} is not a reference: it used another dataset.")
         elif name not in run.modalities:
             notes.append(f"{other.name} is not a reference: {run.name} has no {name}.")
+        elif other.metric != run.metric:
+            notes.append(
+                f"{other.name} is not a reference: its score is {in_words(other.metric)}, "
+                f"not {in_words(run.metric)}."
+            )
         elif reference is None:
-            notes.append(f"{other.name} is not a reference: it has no validation accuracy yet.")
+            notes.append(
+                f"{other.name} is not a reference: it has no validation {in_words(run.metric)} yet."
+            )
         elif name not in found or reference.acc.value > found[name].acc.value:
             found[name] = reference
     return found, tuple(notes)
@@ -89,6 +101,8 @@ def _report(
     system = system_table(run)
     findings = run_rules(Facts(run=run, balance=balance, steps=steps, system=system))
     warnings = [str(w) for w in run.tables.warnings]
+    if run.metric != "accuracy":
+        notes = (OTHER_SCORE_LIMIT.format(score=in_words(run.metric)), *notes)
     return Report(
         run=run.name,
         verdict=_verdict(run, findings),
@@ -114,6 +128,8 @@ def _meta(run: Run) -> dict[str, Any]:
         "fusion": run.fusion,
         **{key: head.get(key) for key in kept},
         "num_val": head.get("num_val"),
+        "task": run.task,
+        "metric": run.metric,
         "parameters": head.get("parameters"),
         "log_schema": head.get("schema"),
         "seed": run.option("train", "seed"),

@@ -15,6 +15,7 @@ from typing import Any
 from mmtool.diagnose.finding import Finding, Report
 from mmtool.diagnose.load import Run
 from mmtool.diagnose.metrics.intervals import Z95
+from mmtool.diagnose.metrics.names import in_words
 from mmtool.diagnose.rules import _thresholds as limits
 from mmtool.errors import RequestError
 
@@ -33,10 +34,13 @@ class Group:
     accs: tuple[float, ...]
     step_ms: tuple[float, ...]
     n: int
+    error: float | None = None
+    """Standard error over samples of a score that is no rate."""
+    metric: str = "accuracy"
 
     @property
     def acc(self) -> float | None:
-        """Mean final validation accuracy over the seeds."""
+        """Mean final validation score over the seeds."""
         return sum(self.accs) / len(self.accs) if self.accs else None
 
 
@@ -79,6 +83,13 @@ def _check_comparable(runs: Sequence[Run]) -> None:
             "these runs cannot be compared: they were trained on different datasets",
             where=listed,
             why="accuracies on different validation samples do not compare",
+            fix=f"mmtool diagnose {runs[0].path}",
+        )
+    if len({run.metric for run in runs}) > 1:
+        raise RequestError(
+            "these runs cannot be compared: they were trained on different tasks",
+            where=", ".join(f"{run.name}: {run.task}" for run in runs),
+            why=f"{' and '.join(sorted({in_words(run.metric) for run in runs}))} do not compare",
             fix=f"mmtool diagnose {runs[0].path}",
         )
 
@@ -134,6 +145,8 @@ def _group(label: str, members: Sequence[int], reports: Sequence[Report]) -> Gro
         accs=tuple(r["acc"] for r in rows if r["acc"] is not None),
         step_ms=tuple(r["step_p50_ms"] for r in rows if r["step_p50_ms"] is not None),
         n=min((int(r["n"] or 0) for r in rows), default=0),
+        error=max((r["error"] for r in rows if r["error"] is not None), default=None),
+        metric=str(rows[0]["metric"]) if rows else "accuracy",
     )
 
 
@@ -142,7 +155,11 @@ def _measured(report: Report) -> dict[str, Any]:
     fused = report.metrics["curves"]["fused"]
     last_val = (fused.get("val", {}).get("acc") or [(None, None)])[-1]
     step = (report.metrics.get("steps") or {}).get("step") or {}
+    metric, interval = report.meta.get("metric") or "accuracy", balance.get("fused")
+    is_rate = metric != "r2" or not interval
     return {
+        "metric": metric,
+        "error": None if is_rate else (interval["high"] - interval["low"]) / (2 * Z95),
         "acc": last_val[1],
         "epoch": last_val[0],
         "n": balance.get("n") or report.meta.get("num_val"),
@@ -187,7 +204,7 @@ def _variance(values: Sequence[float]) -> float:
 
 
 def noise_floor(base: Group, other: Group) -> float:
-    """Give the accuracy difference that chance alone would exceed once in twenty times."""
+    """Give the difference of scores that chance alone would exceed once in twenty times."""
     if len(base.accs) > 1 and len(other.accs) > 1:
         freedom = len(base.accs) + len(other.accs) - 2
         pooled = (
@@ -199,7 +216,8 @@ def noise_floor(base: Group, other: Group) -> float:
     floor = 0.0
     for group in (base, other):
         acc = group.acc or 0.0
-        floor += acc * (1 - acc) / max(group.n, 1) / len(group.members)
+        of_rate = max(acc * (1 - acc), 0.0) / max(group.n, 1)
+        floor += (of_rate if group.error is None else group.error**2) / len(group.members)
         floor += limits.SEED_SPREAD**2 / len(group.members)
     return Z95 * sqrt(floor)
 
@@ -211,7 +229,12 @@ def _wording(difference: float, floor: float) -> str:
 
 
 def _change(base: Group, other: Group) -> dict[str, Any]:
-    change: dict[str, Any] = {"baseline": base.label, "group": other.label, "n": other.n}
+    change: dict[str, Any] = {
+        "baseline": base.label,
+        "group": other.label,
+        "n": other.n,
+        "metric": other.metric,
+    }
     if base.acc is not None and other.acc is not None:
         floor = noise_floor(base, other)
         difference = other.acc - base.acc
@@ -236,7 +259,7 @@ def _sentence(change: Mapping[str, Any]) -> str:
     parts = []
     if "acc_wording" in change:
         parts.append(
-            f"validation accuracy {change['acc_wording']} "
+            f"validation {in_words(change['metric'])} {change['acc_wording']} "
             f"({change['acc_difference']:+.3f}, noise floor {change['acc_noise_floor']:.3f})"
         )
     if "step_time_wording" in change:
@@ -262,6 +285,7 @@ def _verdict(groups: Sequence[Group], changes: Sequence[Mapping[str, Any]]) -> s
         only = groups[0]
         spread = sqrt(_variance(only.accs)) if len(only.accs) > 1 else 0.0
         mean = "unknown" if only.acc is None else f"{only.acc:.3f}"
-        return f"One recipe, {len(only.members)} seeds: accuracy {mean}, deviation {spread:.3f}."
+        score = f"{in_words(only.metric)} {mean}, deviation {spread:.3f}"
+        return f"One recipe, {len(only.members)} seeds: {score}."
     listed = "; ".join(_sentence(change) for change in changes)
     return f"Against {groups[0].label}: {listed}."

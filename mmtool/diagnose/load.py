@@ -41,17 +41,34 @@ class Run:
         return classes if isinstance(classes, int) else len(classes)
 
     @property
+    def task(self) -> str:
+        """What was learnt: single_label, multi_label or regression."""
+        return str(self.tables.head.get("task") or "single_label")
+
+    @property
+    def metric(self) -> str:
+        """What the log's scores are: accuracy, label_accuracy or r2."""
+        return str(self.tables.head.get("metric") or "accuracy")
+
+    @property
     def chance(self) -> float | None:
-        """Accuracy of always naming the most frequent class of the validation split."""
+        """Score of the best constant answer on the validation split.
+
+        Naming the most frequent class; of a log that does not say, only accuracy has a guess.
+        """
         given = self.tables.head.get("chance")
         if given is not None:
             return float(given)
-        return 1 / self.num_classes if self.num_classes else None
+        is_guessable = self.metric == "accuracy" and self.num_classes
+        return 1 / self.num_classes if is_guessable else None
 
     @property
     def log_classes(self) -> float:
-        """Entropy of a uniform guess in nats, the unit of the overfitting gap."""
-        return log(max(self.num_classes, 2))
+        """Loss of a uniform guess in nats, the unit of the overfitting gap.
+
+        The loss of several labels is a mean over yes and no answers.
+        """
+        return log(2 if self.task == "multi_label" else max(self.num_classes, 2))
 
     @property
     def method(self) -> str:

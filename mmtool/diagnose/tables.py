@@ -41,11 +41,16 @@ def has(frame: pd.DataFrame, column: str) -> bool:
 
 
 def missing(tables: RunTables, needs: tuple[str, ...]) -> tuple[str, ...]:
-    """Give those of the needed `table.column` names that this run does not have."""
+    """Give those of the needed `table.column` names that this run does not have.
+
+    Of columns with "|" between them one is enough.
+    """
     absent = []
     for need in needs:
-        table, _, column = need.partition(".")
+        table, _, columns = need.partition(".")
         frame = getattr(tables, table, None)
-        if not isinstance(frame, pd.DataFrame) or not has(frame, column):
+        if not isinstance(frame, pd.DataFrame) or not any(
+            has(frame, column) for column in columns.split("|")
+        ):
             absent.append(need)
     return tuple(absent)

@@ -12,7 +12,7 @@ from mmtool.types import Batch, Modality
 def absent_features(
     job: Job, batch: Batch, features: Mapping[Modality, Tensor]
 ) -> dict[Modality, Tensor]:
-    """Give a feature [1, dim] for each modality, of the kind the method asks for."""
+    """Give a feature [1 or batch, dim] for each modality, of the kind the method asks for."""
     kind = job.method.needs.subsets
     if kind == "mean":
         return {m: job.model.mean_feature(m).to(f.dtype)[None] for m, f in features.items()}

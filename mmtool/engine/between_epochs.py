@@ -1,6 +1,7 @@
 """What a method is given between epochs."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from mmtool.engine.build import Job
 from mmtool.engine.evaluate import collect, evaluation_mode
 from mmtool.engine.optim import reset_state
+from mmtool.engine.term_products import gradient_products
 from mmtool.methods._base import EpochContext
 from mmtool.types import GroupName, Modality
 
@@ -43,6 +45,9 @@ def epoch_context(job: Job) -> EpochContext:
         unimodal=unimodal,
         absent={m: job.model.mean_feature(m) for m in job.dataset.modalities},
         forget_momentum=forget_momentum,
+        train_size=len(job.dataset.rows("train")),
+        seed=job.recipe.train.seed,
+        gradient_products=partial(gradient_products, job),
     )
 
 

@@ -28,7 +28,7 @@ from mmtool.engine.teachers import Teachers
 from mmtool.errors import RequestError
 from mmtool.methods._base import BalancingMethod, DataPlan, ModelFacts
 from mmtool.models.build import build_model
-from mmtool.models.groups import parameter_groups
+from mmtool.models.groups import exchange_views, parameter_groups
 from mmtool.models.multimodal import MultimodalModel
 from mmtool.randomness import fold
 from mmtool.text import plural
@@ -42,7 +42,8 @@ class Progress:
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
-    best_accuracy: float = -1.0
+    best_accuracy: float = float("-inf")
+    """Score on validation, accuracy or what the task has in its place."""
     best_epoch: int = -1
     bad_steps: int = 0
     num_parts: int = 1
@@ -104,12 +105,28 @@ class Job:
 
 
 def build_job(
-    recipe: Recipe, ranks: Ranks, *, data_root: Path, relative_to: Path | None = None
+    recipe: Recipe,
+    ranks: Ranks,
+    *,
+    data_root: Path,
+    relative_to: Path | None = None,
+    links: Mapping[Modality, Mapping[str, str]] | None = None,
 ) -> Job:
-    """Construct dataset, model, method and optimiser; the same weights on every rank."""
+    """Construct dataset, model, method and optimiser; the same weights on every rank.
+
+    `links` are the models it builds on, as the launcher found them; None takes untrained ones.
+    """
+    # It reads trained models with what this file builds them with.
+    from mmtool.engine.teaching import take_links, take_stand_ins
+
     dataset = open_dataset(recipe.data, data_root)
     try:
-        return _build(recipe, ranks, dataset, relative_to)
+        job = _build(recipe, ranks, dataset, relative_to)
+        if links is None:
+            take_stand_ins(job, relative_to)
+        else:
+            job.warnings = (*job.warnings, *take_links(job, links))
+        return job
     except BaseException:
         dataset.store.close()
         raise
@@ -117,14 +134,20 @@ def build_job(
 
 def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | None) -> Job:
     method = build_method(recipe, relative_to)
-    warnings = check_needs(recipe, dataset, method)
-    _check_sync(recipe, method.needs, max(ranks.world, recipe.launch.gpus))
+    warnings = (*dataset.notes(), *check_needs(recipe, dataset, method))
+    _check_sync(recipe, method.asked(), max(ranks.world, recipe.launch.gpus))
     torch.manual_seed(fold(recipe.train.seed, 0) >> 1)
-    model = build_recipe_model(recipe, dataset, method, relative_to).to(ranks.device)
-    if ranks.device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)
+    model = build_recipe_model(recipe, dataset, method, relative_to)
+    if model.is_exchanging:
+        _check_exchange(recipe, method.asked())
+    laid_out(model, ranks.device)
     facts = ModelFacts(
-        dataset.modalities, dataset.num_classes, model.feature_dims, model.fusion_name, ranks.device
+        dataset.modalities,
+        dataset.num_classes,
+        model.feature_dims,
+        model.fusion_name,
+        ranks.device,
+        dataset.task,
     )
     extra = method.setup(facts)
     if extra:
@@ -150,7 +173,12 @@ def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | N
         method=method,
         groups=groups,
         shards=shards,
-        gradients=Gradients(groups, ranks=ranks, parts=frozenset(map(id, shards.parameters))),
+        gradients=Gradients(
+            groups,
+            ranks=ranks,
+            parts=frozenset(map(id, shards.parameters)),
+            views=exchange_views(model),
+        ),
         replicas=replicas,
         sync=GradientSync(
             ranks, groups, summed_elsewhere=summed_elsewhere, overlap=recipe.launch.overlap
@@ -189,7 +217,7 @@ def build_recipe_model(
     recipe: Recipe, dataset: InputFacts, method: BalancingMethod, relative_to: Path | None
 ) -> MultimodalModel:
     """Construct the recipe's model with what its method needs."""
-    needs, config = method.needs, recipe.model
+    needs, config = method.asked(), recipe.model
     if needs.unimodal not in ("none", "any"):
         if config.unimodal not in ("auto", needs.unimodal):
             raise RequestError(
@@ -209,9 +237,17 @@ def build_recipe_model(
     )
 
 
+def laid_out(model: nn.Module, device: torch.device) -> None:
+    """Move a model to its device, in the memory layout in which images are fastest there."""
+    if device.type == "cuda" or torch.backends.mkldnn.is_available():
+        model.to(device, memory_format=torch.channels_last)
+    else:
+        model.to(device)
+
+
 def check_needs(recipe: Recipe, dataset: Dataset, method: BalancingMethod) -> tuple[str, ...]:
     """Refuse a method whose needs this recipe cannot meet; give warnings about the rest."""
-    needs, name = method.needs, recipe.method.name
+    needs, name = method.asked(), recipe.method.name
     found = len(dataset.modalities)
     if found < needs.min_modalities or (needs.max_modalities or found) < found:
         raise RequestError(
@@ -232,9 +268,13 @@ def check_needs(recipe: Recipe, dataset: Dataset, method: BalancingMethod) -> tu
             why=f"its formula is defined for: {', '.join(sorted(needs.tasks))}",
             fix="choose another method from: mmtool list methods",
         )
+    if "class_means" in needs.epoch_statistics and dataset.task == "regression":
+        raise RequestError(
+            f"method {name!r} needs the mean feature of each class, which a regression has not",
+            fix="choose another method from: mmtool list methods",
+        )
     lacking = {
         "a held-out split": needs.held_out and len(dataset.rows("val")) == 0,
-        "teachers": needs.teachers,
         "second-order gradients": needs.second_order,
     }
     for what, is_missing in lacking.items():
@@ -249,12 +289,44 @@ def check_needs(recipe: Recipe, dataset: Dataset, method: BalancingMethod) -> tu
             why='train.select = "best" chooses the best epoch on validation, never on test',
             fix="-s train.select=last, or prepare with a validation split (val_fraction)",
         )
-    if needs.scales_gradients and recipe.train.optimizer == "adamw":
+    option = method.scaling_option()
+    if option and recipe.train.optimizer == "adamw":
         return (
             f"method {name!r} scales gradients, which AdamW cancels: "
-            f"use -s method.apply=update, or -s train.optimizer=sgd",
+            f"use -s method.{option}=update, or -s train.optimizer=sgd",
         )
     return ()
+
+
+def _check_exchange(recipe: Recipe, needs: Needs) -> None:
+    """Refuse what takes encoders as wholes that do not know of each other."""
+    launch, fusion = recipe.launch, recipe.model.fusion.name
+    impossible = {
+        "launch.compile": (
+            launch.compile,
+            "each encoder would be one graph",
+            "launch.compile=false",
+        ),
+        "launch.streams": (launch.streams, "they would run side by side", "launch.streams=false"),
+        'launch.sync = "fsdp"': (
+            launch.sync == "fsdp",
+            "FSDP2 gathers the parameters of a whole encoder",
+            "launch.sync=explicit",
+        ),
+    }
+    for what, (is_asked, why, setting) in impossible.items():
+        if is_asked:
+            raise RequestError(
+                f"{what} does not work with fusion {fusion!r}",
+                why=f"its encoders run stage by stage and hear each other between; {why}",
+                fix=f"-s {setting}",
+            )
+    if needs.subsets != "none":
+        raise RequestError(
+            f"method {recipe.method.name!r} does not work with fusion {fusion!r}",
+            why="it leaves modalities out of the fusion, after the other encoders have heard them",
+            fix="-s model.fusion=concat",
+        )
 
 
 def _check_sync(recipe: Recipe, needs: Needs, world: int) -> None:
@@ -266,7 +338,8 @@ def _check_sync(recipe: Recipe, needs: Needs, world: int) -> None:
             why='launch.sync = "fsdp" gathers parameters inside of what would be one graph',
             fix="-s launch.compile=false",
         )
-    if sync == "explicit" or world == 1 or not needs.term_gradients:
+    is_apart = bool(needs.term_gradients) or needs.gradient_products
+    if sync == "explicit" or world == 1 or not is_apart:
         return
     why = {
         "fsdp": "FSDP2 reduces gradients inside of one backward pass",

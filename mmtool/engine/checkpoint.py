@@ -132,7 +132,6 @@ def take_snapshot(job: Job, *, weights_only: bool = False) -> Snapshot:
 
 
 def _state(job: Job, *, is_sharded: bool) -> dict[str, Any]:
-    probes = job.probe_optimizer
     if is_sharded:
         spread = sharded.outline(job)
     else:
@@ -140,8 +139,13 @@ def _state(job: Job, *, is_sharded: bool) -> dict[str, Any]:
             "optimizer": job.shards.whole_optimizer_state(job.optimizer),
             "snapshots": job.shards.whole_lists(job.snapshots, job.groups),
         }
+    return {**spread, **small_state(job)}
+
+
+def small_state(job: Job) -> dict[str, Any]:
+    """Give what a resumed run needs beside weights, their optimiser and snapshots."""
+    probes = job.probe_optimizer
     return {
-        **spread,
         "progress": asdict(job.progress),
         "metrics": dict(job.metrics),
         "probe_optimizer": probes.state_dict() if probes else None,
@@ -149,6 +153,17 @@ def _state(job: Job, *, is_sharded: bool) -> dict[str, Any]:
         "method": job.method.state_dict(),
         "plan": None if job.plan is None else asdict(job.plan),
     }
+
+
+def take_small_state(job: Job, state: Mapping[str, Any]) -> None:
+    """Take back what `small_state` gave."""
+    if job.probe_optimizer is not None and state["probe_optimizer"] is not None:
+        job.probe_optimizer.load_state_dict(state["probe_optimizer"])
+    job.precision.load_state_dict(state["precision"])
+    job.method.load_state_dict(_moved(state["method"], job))
+    job.plan = None if state["plan"] is None else DataPlan(**_moved(state["plan"], job))
+    job.metrics = state["metrics"]
+    job.progress = Progress(**state["progress"])
 
 
 def _num_bytes(value: Any) -> int:
@@ -220,13 +235,7 @@ def load_checkpoint(job: Job, path: Path) -> None:
             sharded.read_state(job, path, state)
     except UNREADABLE as err:
         raise CheckpointError(f"{path} could not be read: {err}", fix="try again") from err
-    if job.probe_optimizer is not None and state["probe_optimizer"] is not None:
-        job.probe_optimizer.load_state_dict(state["probe_optimizer"])
-    job.precision.load_state_dict(state["precision"])
-    job.method.load_state_dict(_moved(state["method"], job))
-    job.plan = None if state["plan"] is None else DataPlan(**_moved(state["plan"], job))
-    job.metrics = state["metrics"]
-    job.progress = Progress(**state["progress"])
+    take_small_state(job, state)
 
 
 def load_weights(job: Job, path: Path) -> None:

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mmtool.engine.stop import StopRequest
-from mmtool.errors import MmtoolError
+from mmtool.errors import MmtoolError, WorkFailed, foreseen
+
+NUM_TRACE_LINES = 20
+"""How much of a traceback an error shows."""
 
 
 def read_launch(run: Path) -> dict[str, Any]:
@@ -35,13 +38,27 @@ def output_path(run: Path, attempt: int, rank: int) -> Path:
 
 def failure(error: BaseException) -> tuple[int, dict[str, Any]]:
     """Give the exit code for an exception and its report; times compare within one machine."""
-    now = time.monotonic()
-    if isinstance(error, MmtoolError):
-        code = error.exit_code
-        return code, {**error.as_dict(), "trace": "", "code": code, "time": now}
+    now, known = time.monotonic(), foreseen(error)
+    if known is not None:
+        code = known.exit_code
+        return code, {**known.as_dict(), "trace": "", "code": code, "time": now}
     trace = "".join(traceback.format_exception(error))
     about = {"kind": type(error).__name__, "what": str(error), "trace": trace}
-    return 1, {**about, "code": 1, "time": now}
+    return WorkFailed.exit_code, {**about, "code": WorkFailed.exit_code, "time": now}
+
+
+def failed(error: BaseException, *, where: str) -> MmtoolError:
+    """Give the error of training in this very process, with the code it has in a child.
+
+    An exception that nobody foresaw may come from a recipe's own method or encoder, from torch or
+    from the data: it is the work that failed. A bug is what mmtool itself recognises as one.
+    """
+    known = foreseen(error)
+    if known is not None:
+        return known
+    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    why = "\n".join(lines[-NUM_TRACE_LINES:])
+    return WorkFailed(f"{type(error).__name__}: {error}", where=where, why=why)
 
 
 def write_report(run: Path, rank: int, report: dict[str, Any]) -> None:

@@ -51,7 +51,9 @@ class EarlySums:
             wait()
             pieces = flat.split([p.numel() for p in members])
             pairs = [
-                (p.grad, q) for p, q in zip(members, pieces, strict=True) if p.grad is not None
+                (in_memory_order(p, p.grad), q)
+                for p, q in zip(members, pieces, strict=True)
+                if p.grad is not None
             ]
             if pairs:
                 sums = [piece.view_as(grad) for grad, piece in pairs]
@@ -69,8 +71,18 @@ class EarlySums:
     def _begin_next(self) -> None:
         name, members = self._buckets[len(self._begun)]
         parts = [
-            torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1)
+            in_memory_order(p, torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1)
             for p in members
         ]
         flat = torch.cat(parts)
         self._begun.append((flat, self._ranks.begin_sum(flat, name)))
+
+
+def in_memory_order(parameter: Parameter, gradient: Tensor) -> Tensor:
+    """Give a view of a gradient that flattens without a copy where both lie in memory alike.
+
+    Only the parameter decides, whose layout is the same on all ranks.
+    """
+    if parameter.dim() == 4 and not parameter.is_contiguous():
+        return gradient.permute(0, 2, 3, 1)
+    return gradient

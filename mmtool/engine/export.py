@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from mmtool.config.schema import Recipe
 from mmtool.engine import about, sharded
-from mmtool.engine.build import build_method, build_recipe_model
+from mmtool.engine.build import build_method, build_recipe_model, laid_out
 from mmtool.engine.choose import ABOUT, WEIGHTS, choose_checkpoint
 from mmtool.errors import CheckpointError, NotWritable, RequestError
 from mmtool.methods._base import BalancingMethod, ModelFacts
@@ -75,7 +75,7 @@ def export_weights(run: Path, target: Path, *, last: bool = False) -> ExportResu
             shutil.copyfile(path / WEIGHTS, temporary)
             metadata = _metadata(temporary)
         else:
-            metadata = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+            metadata = _about(path)
             save_file(sharded.read_all(path), temporary, metadata=metadata)
         temporary.replace(target)
     except (OSError, SafetensorError) as err:
@@ -94,8 +94,10 @@ def _selects_best(run: Path) -> bool:
 
 
 def load_exported(path: Path, *, device: str = "cpu") -> Exported:
-    """Give the trained model of an exported file, in evaluation mode."""
-    metadata = _metadata(path)
+    """Give the trained model of an exported file or a checkpoint, in evaluation mode."""
+    file = path / WEIGHTS if (path / WEIGHTS).exists() else path
+    is_sharded = file.is_dir()
+    metadata = _about(file) if is_sharded else _metadata(file)
     if metadata.get("schema") != about.SCHEMA:
         raise CheckpointError(
             f"{path} is not a file that `mmtool export` wrote",
@@ -109,12 +111,20 @@ def load_exported(path: Path, *, device: str = "cpu") -> Exported:
     where = torch.device(device)
     names = tuple(facts.input_specs())
     extra = method.setup(
-        ModelFacts(names, facts.num_classes, model.feature_dims, model.fusion_name, where)
+        ModelFacts(
+            names,
+            facts.num_classes,
+            model.feature_dims,
+            model.fusion_name,
+            where,
+            recipe.data.task,
+        )
     )
     if extra:
         model.extra = torch.nn.ModuleDict(extra)
-    model.load_state_dict(load_file(path))
-    model.to(where).eval()
+    model.load_state_dict(sharded.read_all(file) if is_sharded else load_file(file))
+    laid_out(model, where)
+    model.eval()
     classes = tuple(json.loads(metadata["classes"]))
     return Exported(model, method, recipe, classes, facts.modalities, metadata)
 
@@ -124,6 +134,12 @@ def _without_unset(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {k: _without_unset(v) for k, v in tree.items() if v != "unset"}
     return tree
+
+
+def _about(path: Path) -> dict[str, str]:
+    """Give what a checkpoint in parts says of its weights."""
+    about_it: dict[str, str] = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+    return about_it
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -143,7 +159,7 @@ class _Facts:
 
     @property
     def num_classes(self) -> int:
-        return len(self.classes)
+        return len(self.classes) or 1  # a regression has no classes and one output
 
     def input_specs(self) -> dict[Modality, InputSpec]:
         return {

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from mmtool.engine.distributed import Ranks
-from mmtool.engine.early_sums import EarlySums
+from mmtool.engine.early_sums import EarlySums, in_memory_order
 from mmtool.errors import Bug, RequestError
 from mmtool.types import PROBE_GROUP, GroupName, ParameterKind
 
@@ -45,6 +45,8 @@ class Gradients:
     """Ids of parameters of which this rank holds a part only."""
     snapshots: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     """Earlier values as `group@moment`, one per parameter of the group."""
+    views: Mapping[GroupName, NamedParameters] = field(default_factory=dict)
+    """Parameters of the groups under further names, for reading."""
     are_replaced: bool = False
     """Whether this step's gradients are not those that backward gave."""
     _edits: dict[int, _Edit] = field(default_factory=dict)
@@ -56,7 +58,11 @@ class Gradients:
     def parameters(self, group: GroupName, kind: ParameterKind = "all") -> list[Parameter]:
         """Parameters of a group that have a gradient now."""
         smallest = _SMALLEST_DIMENSION[kind]
-        return [p for _, p in self.groups[group] if p.grad is not None and p.grad.dim() >= smallest]
+        found = [p for _, p in self._members(group) if p.grad is not None]
+        return [p for p in found if p.grad is not None and p.grad.dim() >= smallest]
+
+    def _members(self, group: GroupName) -> NamedParameters:
+        return self.groups[group] if group in self.groups else self.views[group]
 
     def trained(self) -> list[Parameter]:
         """Parameters with a gradient outside the probes."""
@@ -124,7 +130,7 @@ class Gradients:
         return (norm.square() + square).sqrt()
 
     def _refuse_parts(self, group: GroupName, what: str) -> None:
-        if any(id(p) in self.parts for _, p in self.groups[group]):
+        if any(id(p) in self.parts for _, p in self._members(group)):
             raise RequestError(
                 f"this method {what}, which sharded encoders do not have",
                 why='launch.sync = "fsdp" leaves a part of every gradient on each rank',
@@ -158,7 +164,9 @@ class Gradients:
         amounts = ((torch.stack(list(deviations)) + _NOISE_FLOOR) * strengths).unbind()
         # One tensor after the other: noise for all of them at once is slower on a CPU.
         for (gradient, _), amount in zip(noisy, amounts, strict=True):
-            noise = torch.empty_like(gradient).normal_(generator=self.generator)
+            noise = torch.empty_like(gradient)
+            # In memory order: torch draws one number at a time for any other layout on a CPU.
+            noise.as_strided((noise.numel(),), (1,)).normal_(generator=self.generator)
             gradient.addcmul_(noise, amount.to(gradient.dtype))
 
     def begin_updates(self) -> list[tuple[Parameter, Tensor, Tensor]]:
@@ -277,7 +285,8 @@ class GradientSync:
             self._early.finish()
             return
         for name, parameters in self._replicated.items():
-            self.ranks.sum_many_([p.grad for p in parameters if p.grad is not None], name)
+            whole = [in_memory_order(p, p.grad) for p in parameters if p.grad is not None]
+            self.ranks.sum_many_(whole, name)
 
     def drop(self) -> None:
         """End a sub-step whose gradients are not wanted, instead of `sum_`."""

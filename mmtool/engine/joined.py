@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmtool.engine.child import failure, read_launch, read_report, write_report
+from mmtool.engine.child import failed, failure, read_launch, read_report, write_report
 from mmtool.engine.devices import visible_gpus
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.verdict import rebuilt
@@ -168,9 +168,10 @@ def train_task(run: RunDir, task: Task) -> None:
         _, report = failure(error)
         write_report(run.path, task.rank, report)
         cause = _cause_elsewhere(run, task) if report["kind"] == "PeerLost" else None
-        if cause is not None:
-            raise cause from error
-        raise
+        known = cause or failed(error, where=str(run.path))
+        if known is error:
+            raise
+        raise known from error
 
 
 def _cause_elsewhere(run: RunDir, task: Task) -> MmtoolError | None:

@@ -9,8 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,28 @@ from mmtool.config.load import Loaded, load_recipe
 from mmtool.config.schema import Recipe
 from mmtool.data.dataset import open_dataset
 from mmtool.engine import fault
-from mmtool.engine.child import read_launch
+from mmtool.engine.chain import Chain, check_same, plan_links, refuse_unfinished
+from mmtool.engine.child import failed, read_launch
 from mmtool.engine.devices import check_devices, crowding
 from mmtool.engine.joined import Task, announce, leading, train_task
-from mmtool.engine.stop import StopRequest
 from mmtool.engine.supervise import begin_attempt, supervise
+from mmtool.engine.watchdog import PromptStop, Watchdog
 from mmtool.errors import Bug, MmtoolError, RunDirectoryError, StoppedResumable
 from mmtool.runlog.env import describe_environment
 from mmtool.runlog.follow import follow
 from mmtool.runlog.rundir import RunDir, create_run, point_latest
 
+_TASKS = "tasks that were started together are the ranks of one run"
+
 OnEvent = Callable[[dict[str, Any]], None]
+OnLink = Callable[[RunDir], AbstractContextManager[OnEvent | None]]
+"""Watches a run that is trained on behalf of another."""
+
+
+def unwatched(run: RunDir) -> AbstractContextManager[OnEvent | None]:
+    """Watch nothing."""
+    del run
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,7 @@ class TrainRequest:
     label: str | None = None
     argv: list[str] = field(default_factory=list)
     on_event: OnEvent | None = None
+    on_link: OnLink = unwatched
     task: Task | None = None
     """What this process is among tasks that were started together."""
     is_elsewhere: bool = False
@@ -63,8 +75,8 @@ def train(request: TrainRequest) -> TrainResult:
         run = prepare_run(request)
         point_latest(request.runs_root, run)
         with run.lock():
-            begin_attempt(run)
-            return _execute(run, request.loaded.recipe, request.on_event, request.task)
+            manner = _Manner(request.on_event, request.on_link, request.task)
+            return _execute(run, request.loaded.recipe, manner)
 
 
 def prepare_run(request: TrainRequest) -> RunDir:
@@ -75,6 +87,9 @@ def prepare_run(request: TrainRequest) -> RunDir:
     if request.task is None and not request.is_elsewhere:
         check_devices(recipe)
         _warn(request.on_event, crowding(recipe))
+    planned = plan_links(recipe, request.runs_root, request.data_root)
+    if request.task is not None or (request.is_elsewhere and recipe.launch.gpus > 1):
+        refuse_unfinished(planned, why=_TASKS)
     run = create_run(request.runs_root, request.loaded.name, label=request.label)
     run.write_recipe(request.loaded.text, to_toml(recipe))
     env = {**describe_environment(request.argv), "origins": dict(request.loaded.origins)}
@@ -89,6 +104,7 @@ def resume(
     data_root: Path | None = None,
     argv: list[str] | None = None,
     on_event: OnEvent | None = None,
+    on_link: OnLink = unwatched,
     task: Task | None = None,
     may_change: bool = False,
 ) -> TrainResult:
@@ -106,24 +122,30 @@ def resume(
             if task is None:
                 check_devices(recipe)
             root = str((data_root or Path(read_launch(run.path)["data_root"])).resolve())
-            begin_attempt(run, data_root=root, argv=argv, may_change=may_change)
-            return _execute(run, recipe, on_event, task)
+            manner = _Manner(on_event, on_link, task)
+            return _execute(run, recipe, manner, data_root=root, argv=argv, may_change=may_change)
 
 
-def _execute(
-    run: RunDir, recipe: Recipe, on_event: OnEvent | None, task: Task | None
-) -> TrainResult:
-    """Run all ranks to their end and leave the outcome in status.json."""
-    facts = {
-        "attempt": int(read_launch(run.path)["attempt"]),
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-    }
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """Who watches a run, and what this process is among its ranks."""
+
+    on_event: OnEvent | None
+    on_link: OnLink
+    task: Task | None
+
+
+def _execute(run: RunDir, recipe: Recipe, manner: _Manner, **asked: Any) -> TrainResult:
+    """Train what comes before the run, run all its ranks and leave the outcome in status.json."""
+    facts = {"pid": os.getpid(), "host": socket.gethostname()}
     run.write_status(state="running", reason="", resumable=False, exit_code=None, **facts)
     started = time.monotonic()
     try:
-        with _following(run, on_event):
-            _run_ranks(run, recipe, task)
+        links = _finish_links(run, recipe, manner, asked)
+        attempt = begin_attempt(run, **asked, **links)
+        run.write_status(reason="", attempt=attempt, **links)
+        with _following(run, manner.on_event):
+            _run_ranks(run, recipe, manner.task)
     except StoppedResumable as stopped:
         run.write_status(state="stopped", reason=stopped.what, resumable=True, exit_code=75)
         stopped.where = str(run.path)
@@ -142,6 +164,32 @@ def _execute(
     return TrainResult(run.path, "done", {"seconds": seconds})
 
 
+def _finish_links(
+    run: RunDir, recipe: Recipe, manner: _Manner, asked: dict[str, Any]
+) -> dict[str, Any]:
+    """Train the runs that this one builds on; give what it has to know of them."""
+    launch = read_launch(run.path)
+    root = Path(asked.get("data_root", launch["data_root"]))
+    planned = plan_links(recipe, run.path.parent, root)
+    if not planned:
+        return {}
+    if manner.task is not None:
+        refuse_unfinished(planned, why=_TASKS)
+
+    def execute(link: RunDir, link_recipe: Recipe) -> None:
+        with manner.on_link(link) as on_event:
+            _execute(link, link_recipe, replace(manner, on_event=on_event), data_root=str(root))
+
+    def say(message: str) -> None:
+        if manner.on_event is not None:
+            manner.on_event({"k": "event", "what": "link", "message": message})
+
+    found = Chain(run, root, execute, say).finish(planned)
+    if any(run.ckpt_dir.glob("step[0-9]*")) and not asked.get("may_change"):
+        check_same(launch.get("teachers", {}), found, run.path)
+    return {"teachers": found}
+
+
 def _run_ranks(run: RunDir, recipe: Recipe, task: Task | None) -> None:
     if task is None and recipe.launch.gpus > 1:
         supervise(run, recipe)
@@ -151,10 +199,17 @@ def _run_ranks(run: RunDir, recipe: Recipe, task: Task | None) -> None:
         train_task(run, task)
         return
     # Before torch is loaded: a signal in those seconds must not kill.
-    with StopRequest() as stop:
-        from mmtool.engine.rank import run_rank
+    limit = recipe.launch.timeout_s
+    with PromptStop(run) as stop, Watchdog(run, stop, timeout_s=limit):
+        try:
+            from mmtool.engine.rank import run_rank
 
-        run_rank(run, stop)
+            run_rank(run, stop)
+        except Exception as error:
+            known = failed(error, where=str(run.path))
+            if known is error:
+                raise
+            raise known from error
 
 
 def _warn(on_event: OnEvent | None, messages: list[str]) -> None:

@@ -1,17 +1,19 @@
 """Epochs, evaluation points, checkpoints and the ways a run ends."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mmtool.data.loader import LoadedShare
-from mmtool.data.samplers import Share, Visits, num_batches, rank_share
+from mmtool.data.samplers import num_batches
 from mmtool.engine import planted
 from mmtool.engine.between_epochs import epoch_context, parameters_and_snapshots, take_snapshot
+from mmtool.engine.branches import BranchLog, try_branches
 from mmtool.engine.build import Job
 from mmtool.engine.checkpoint import load_weights
 from mmtool.engine.choose import choose_together
@@ -31,6 +33,7 @@ from mmtool.engine.saving import Saver
 from mmtool.engine.step import train_step
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.timing import PhaseClock
+from mmtool.engine.visits import planned_visits, shares
 from mmtool.errors import MmtoolError, StoppedResumable
 from mmtool.methods._base import StepContext
 from mmtool.models.build import check_decomposition
@@ -123,21 +126,50 @@ def _check_model(job: Job) -> None:
 
 
 def _train_epoch(run: Fit) -> None:
-    job, progress, config = run.job, run.job.progress, run.job.recipe.train
-    ctx = epoch_context(job)
-    if progress.step_in_epoch == 0:
+    job, config = run.job, run.job.recipe.train
+    if job.progress.step_in_epoch == 0:
+        _try_branches(run)
         take_snapshot(job, "epoch_start")
+        ctx = epoch_context(job)
         job.method.begin_epoch(ctx)
         job.plan = job.method.plan_epoch(ctx)
-    visits, is_weighted = _planned_visits(job)
+    progress = job.progress
+    visits, is_weighted = planned_visits(job)
     steps_per_epoch = num_batches(len(visits), config.batch_size)
-    shares = _shares(job, visits, steps_per_epoch)
+    coming = shares(job, visits, steps_per_epoch)
     # Closed also when a step fails: a loader that outlives the interpreter would take it down.
-    with closing(job.loader.run(shares, epoch=progress.epoch)) as loaded_shares:
+    with closing(job.loader.run(coming, epoch=progress.epoch)) as loaded_shares:
         for loaded in loaded_shares:
             should_stop = run_step(run, loaded, steps_per_epoch, is_weighted=is_weighted)
             _after_step(run, steps_per_epoch, should_stop=should_stop)
     progress.step_in_epoch = 0
+
+
+def _try_branches(run: Fit) -> None:
+    """Train along the branches that the method names, if any, and come back."""
+    job = run.job
+    branches = job.method.plan_branches(epoch_context(job)) if job.method.needs.branches else ()
+    if not branches:
+        return
+    if job.progress.step == 0:
+        run.save()  # a run that ends within a branch continues from before it
+    log = BranchLog(job, run.emit, replace(job.progress))
+    apart = replace(run, emit=log, metrics=MetricLog(PhaseClock(job.device)))
+    results = try_branches(
+        job, branches, log, train=partial(run_step, apart), flush=partial(_flush, apart)
+    )
+    if results is None:
+        run.saver.finish()
+        raise _stopped(run, "; the branch it was in begins again")
+    job.method.end_branches(results, epoch_context(job))
+
+
+def _stopped(run: Fit, why: str = "") -> StoppedResumable:
+    return StoppedResumable(
+        f"stopped by {run.stop.reason or 'another rank'} after step {run.job.progress.step}",
+        why=f"the training state was saved{why}",
+        fix="mmtool train --resume RUN",
+    )
 
 
 def _after_step(run: Fit, steps_per_epoch: int, *, should_stop: bool) -> None:
@@ -151,11 +183,7 @@ def _after_step(run: Fit, steps_per_epoch: int, *, should_stop: bool) -> None:
     if should_stop:
         run.save()
         run.saver.finish()
-        raise StoppedResumable(
-            f"stopped by {run.stop.reason or 'another rank'} after step {progress.step}",
-            why="the training state was saved",
-            fix="mmtool train --resume RUN",
-        )
+        raise _stopped(run)
     if progress.step % job.recipe.launch.check_every_steps == 0:
         check_replicas(job.ranks, job.groups, job.shards.parameters)
     every = config.checkpoint_every_steps
@@ -163,38 +191,13 @@ def _after_step(run: Fit, steps_per_epoch: int, *, should_stop: bool) -> None:
         run.save()
 
 
-def _planned_visits(job: Job) -> tuple[Visits, bool]:
-    """Give the visits of this epoch in their order, and whether samples are weighted."""
-    plan = job.plan
-    visits = job.train_visits()
-    if plan is not None:
-        visits = Visits(
-            visits.rows[plan.index.cpu().numpy()],
-            plan.keep.cpu().numpy(),
-            None if plan.weight is None else plan.weight.float().cpu().numpy(),
-        )
-    config = job.recipe.train
-    ordered = job.dataset.epoch_order(
-        visits, seed=config.seed, epoch=job.progress.epoch, batch_size=config.batch_size
-    )
-    return ordered, visits.weight is not None
-
-
-def _shares(job: Job, visits: Visits, steps_per_epoch: int) -> Iterator[Share]:
-    """Give this rank's part of every global batch still to come."""
-    for step in range(job.progress.step_in_epoch, steps_per_epoch):
-        yield rank_share(
-            visits,
-            step,
-            batch_size=job.recipe.train.batch_size,
-            rank=job.ranks.rank,
-            world=job.ranks.world,
-            micro_batches=job.recipe.train.accumulate,
-        )
-
-
 def run_step(
-    run: Fit, loaded: LoadedShare, steps_per_epoch: int, *, is_weighted: bool = False
+    run: Fit,
+    loaded: LoadedShare,
+    steps_per_epoch: int,
+    *,
+    is_weighted: bool = False,
+    branch: str | None = None,
 ) -> bool:
     """Run one step with its learning rate, random numbers and timing; give whether to stop."""
     job, progress, clock = run.job, run.job.progress, run.metrics.clock
@@ -215,8 +218,11 @@ def run_step(
         steps_per_epoch=steps_per_epoch,
         generator=generator,
         is_weighted=is_weighted,
+        branch=branch,
     )
-    lr = learning_rate(config, progress.step, job.steps_per_epoch())
+    # By the place in the epoch: a plan may make epochs longer or shorter than one visit of each.
+    place = progress.epoch * steps_per_epoch + progress.step_in_epoch
+    lr = learning_rate(config, place, steps_per_epoch)
     set_learning_rate(job.optimizer, lr)
     clock.begin_step(data_ms=loaded.wait_ms, transfer_ms=loaded.transfer_ms)
     num_parts = progress.num_parts
@@ -266,12 +272,13 @@ def _finish_epoch(run: Fit) -> None:
         _evaluate(run, "val", val_rows)
     ctx = epoch_context(job)
     job.method.end_epoch(ctx)
-    job.method.edit_parameters(parameters_and_snapshots(job), ctx)
     progress.epoch += 1
-    accuracy = job.metrics.get("val.acc", -1.0)
+    accuracy = job.metrics.get("val.acc", float("-inf"))
     if accuracy > progress.best_accuracy and job.recipe.train.select == "best":
         progress.best_accuracy, progress.best_epoch = accuracy, progress.epoch - 1
         run.saver.save_best()
+    # After the best weights were kept, which are those that were evaluated.
+    job.method.edit_parameters(parameters_and_snapshots(job), ctx)
     run.save()
 
 
@@ -301,3 +308,4 @@ def _evaluate(run: Fit, split: str, rows: np.ndarray) -> None:
     job.metrics[f"{split}.acc"] = fields["acc"]
     for modality, row in fields["m"].items():
         job.metrics[f"{split}.acc.{modality}"] = row["acc"]
+        job.metrics[f"{split}.loss.{modality}"] = row["nll"]

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mmtool.config.load import load_recipe
@@ -20,6 +19,7 @@ from mmtool.engine.child import read_launch
 from mmtool.engine.distributed import PeerLost, Ranks, choose_device, join, leave
 from mmtool.engine.loop import fit
 from mmtool.engine.pulse import Pulse
+from mmtool.engine.scoring import METRICS
 from mmtool.engine.stop import StopRequest
 from mmtool.errors import EnvironmentLacks, MmtoolError
 from mmtool.runlog.events import SCHEMA
@@ -84,7 +84,8 @@ def _train(
     launch: dict[str, Any],
     stop: StopRequest,
 ) -> None:
-    job = build_job(recipe, ranks, data_root=Path(launch["data_root"]))
+    links, root = launch.get("teachers", {}), Path(launch["data_root"])
+    job = build_job(recipe, ranks, data_root=root, links=links)
     facts = {"schema": SCHEMA, "run": run.path.name, "rank": ranks.rank, "world": ranks.world}
     writer.write("head", **facts, attempt=launch["attempt"], **run_facts(job))
     heartbeat = _Heartbeat(run, ranks, job)
@@ -140,12 +141,12 @@ def _train(
 def run_facts(job: Job) -> dict[str, Any]:
     """Give the fields of the `head` event."""
     dataset, config = job.dataset, job.recipe
-    label = dataset.store.index.label
-    measured = dataset.rows("val") if len(dataset.rows("val")) else dataset.rows("train")
-    counts = np.bincount(label[measured], minlength=dataset.num_classes)
+    measured = "val" if len(dataset.rows("val")) else "train"
     return {
         "modalities": list(dataset.modalities),
-        "classes": list(dataset.store.classes),
+        "classes": list(dataset.classes),
+        "task": dataset.task,
+        "metric": METRICS[dataset.task],
         "dataset": config.data.dataset,
         "dataset_hash": dataset.store.hash,
         "protocol": dataset.protocol,
@@ -158,7 +159,7 @@ def run_facts(job: Job) -> dict[str, Any]:
         "seed": config.train.seed,
         "steps_per_epoch": job.steps_per_epoch(),
         **{f"num_{s}": len(dataset.rows(s)) for s in ("train", "val", "test")},
-        "chance": float(counts.max() / counts.sum()),
+        "chance": dataset.constant_score(measured),
         "parameters": {n: sum(p.numel() for _, p in m) for n, m in job.groups.items()},
         "device": str(job.device),
     }

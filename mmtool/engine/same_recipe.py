@@ -30,6 +30,8 @@ def changes(before: Mapping[str, Any], recipe: Recipe) -> list[str]:
     A key that only one of two versions of mmtool knows does not count.
     """
     now = recorded(recipe)
+    if before:  # data.task came later; until then there was one task
+        before = {"data.task": "single_label", **before}
     return [
         f"{key}: {json.dumps(before[key])} -> {json.dumps(now[key])}"
         for key in sorted(before.keys() & now.keys())

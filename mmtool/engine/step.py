@@ -20,6 +20,7 @@ from mmtool.data.loader import LoadedShare
 from mmtool.engine import planted
 from mmtool.engine.absent import absent_features
 from mmtool.engine.build import Job
+from mmtool.engine.grads import total_norm
 from mmtool.engine.memory import advice, can_recover, in_parts, is_out_of_memory, make_room
 from mmtool.engine.optim import step_if_finite
 from mmtool.engine.per_loss import collect_per_term, parameters_of, restore_combined
@@ -49,10 +50,10 @@ def train_step(
 ) -> bool:
     """Train on one global batch; give whether any rank was asked to stop."""
     stop_anywhere = is_stopping
-    job.model.train()
     evidence = job.evidence.begin(ctx.step)
     for sub in job.method.plan_step(ctx) or (job.joint_step,):
         ctx.sub = sub
+        job.model.set_training(frozen=sub.frozen)
         running = job.running.remember()
         while True:
             tried = _accumulate(job, share, ctx, sub, clock)
@@ -147,7 +148,7 @@ def _forward(
 
     def compute() -> dict[str, Tensor]:
         with job.precision.autocast():
-            encoded = job.streams.encode(model, batch)
+            encoded = job.streams.encode(model, batch, method.hears(ctx))
             reached = job.shards.watch(encoded)
             edited = method.edit_features(dict(reached), batch, ctx)
             logits = model.fuse(edited)
@@ -233,7 +234,8 @@ def _backward(
     else:
         loss = job.method.compose(share, ctx) + job.shards.tie(encoded)
         job.precision.scaled(loss).backward()
-    probes = job.model.probe(encoded)
+    # An encoder that did not run gives every sample the same feature: nothing to learn from.
+    probes = {m: z for m, z in job.model.probe(encoded).items() if m in batch.inputs}
     if probes:
         losses = [_weighted(sample_loss(z, batch), batch).sum() for z in probes.values()]
         (torch.stack(losses).sum() / global_size).backward()
@@ -263,12 +265,13 @@ def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: 
     if ctx.is_weighted or "weight" in ctx.stats:
         effective = ctx.stats.get("weight", sums.values["weight"])
         torch._foreach_mul_(tensors, global_size / effective.clamp_min(1e-12))
-    for name in sub.groups:
-        ctx.log("gnorm", gradients.norm(name), name)
+    norms = {name: gradients.norm(name) for name in sub.groups}
+    for name, of_group in norms.items():
+        ctx.log("gnorm", of_group, name)
     gradients.generator, gradients.snapshots = ctx.generator, job.snapshots
     gradients.forget_edits()
     job.method.edit_grads(gradients, ctx)
-    norm = gradients.norm_of(trained)
+    norm = total_norm(list(norms.values()), job.device)
     gradients.apply_edits()
     is_bad = ~torch.isfinite(norm)
     if gradients.are_replaced:

@@ -48,9 +48,13 @@ class StopRequest:
         del frame
         now = time.monotonic()
         if self.reason == "SIGINT" and number == signal.SIGINT:
-            if now - self._asked_at > _SECOND_PRESS_S:
+            if now - self._asked_at > _SECOND_PRESS_S and not self.is_forced:
                 self.is_forced = True
-                if self._ends_process:
-                    os._exit(FORCED_CODE)
+                self._force()
             return
         self.reason, self._asked_at = signal.Signals(number).name, now
+
+    def _force(self) -> None:
+        """Act on a second SIGINT, once."""
+        if self._ends_process:
+            os._exit(FORCED_CODE)

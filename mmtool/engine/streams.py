@@ -32,10 +32,15 @@ class EncoderStreams:
         """Whether encoders run side by side."""
         return bool(self._streams)
 
-    def encode(self, model: MultimodalModel, batch: Batch) -> dict[Modality, Tensor]:
-        """Give the features of every modality, ready on the calling thread's stream."""
+    def encode(
+        self, model: MultimodalModel, batch: Batch, hears: Tensor | None = None
+    ) -> dict[Modality, Tensor]:
+        """Give the features of every modality, ready on the calling thread's stream.
+
+        `hears` is for encoders that exchange, which never run on streams of their own.
+        """
         if not self._streams:
-            return model.encode(batch)
+            return model.encode(batch, hears)
         training = torch.cuda.current_stream(self._device)
         features = {}
         for modality, stream in self._streams.items():

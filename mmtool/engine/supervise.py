@@ -56,6 +56,8 @@ def begin_attempt(run: RunDir, **fields: Any) -> int:
     kept = {"data_root": launch["data_root"], "attempt": attempt, "is_resumed": is_resumed}
     if launch.get("may_change"):
         kept["may_change"] = True
+    if "teachers" in launch:
+        kept["teachers"] = launch["teachers"]
     run.write_launch({**kept, **fields})
     return attempt
 

@@ -7,8 +7,10 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from mmtool.engine.precision import Precision
+from mmtool.methods._base import BalancingMethod
 from mmtool.models.multimodal import MultimodalModel
-from mmtool.types import Batch, Modality
+from mmtool.types import Batch, Modality, Outputs
 
 
 class Answers(TypedDict):
@@ -19,17 +21,37 @@ class Answers(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Teachers:
-    """One trained unimodal model per modality, or none at all."""
+class Teacher:
+    """A model of one modality in evaluation mode, and how it predicts."""
 
-    models: Mapping[Modality, MultimodalModel] = field(default_factory=dict)
+    model: MultimodalModel
+    method: BalancingMethod
+
+
+@dataclass(frozen=True, slots=True)
+class Teachers:
+    """One trained unimodal model per modality, or none at all.
+
+    They are no part of the model that is trained: neither of its parameter groups, nor of what is
+    synchronised between ranks, nor of its checkpoints.
+    """
+
+    members: Mapping[Modality, Teacher] = field(default_factory=dict)
+    precision: Precision | None = None
 
     @torch.no_grad()
     def answers(self, batch: Batch) -> Answers:
         """Give features and logits of every teacher on a batch, without gradient."""
         found: Answers = {"teacher_features": {}, "teacher_logits": {}}
-        for modality, model in self.models.items():
-            features = model.encode(batch.alone(modality))
+        if self.precision is None:
+            return found
+        for modality, teacher in self.members.items():
+            own = batch.alone(modality)
+            with self.precision.autocast():
+                features = teacher.model.encode(own)
+                logits = teacher.model.fuse(features)
+                unimodal = teacher.model.unimodal(features)
+            outputs = Outputs(features, logits, unimodal, present=own.present)
             found["teacher_features"][modality] = features[modality].float()
-            found["teacher_logits"][modality] = model.fuse(features).float()
+            found["teacher_logits"][modality] = teacher.method.predict(outputs).float()
         return found

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmtool.engine.child import output_path, read_report
+from mmtool.engine.child import NUM_TRACE_LINES, output_path, read_report
 from mmtool.engine.children import AttemptEnd
 from mmtool.errors import Killed, MmtoolError, RankSilent, StoppedResumable, WorkFailed
 
-_NUM_LINES = 20
 _CONSEQUENCES = ("PeerLost", "StoppedResumable")
 _CAUSES = {
     int(signal.SIGKILL): "the kernel's or the scheduler's memory limit?",
@@ -112,7 +111,7 @@ def rebuilt(run: Path, attempt: int, rank: int, report: dict[str, Any], code: in
         return StoppedResumable(report["what"], **texts)
     trace = str(report.get("trace", "")).rstrip()
     if trace:
-        texts["why"] = "\n".join(trace.splitlines()[-_NUM_LINES:])
+        texts["why"] = "\n".join(trace.splitlines()[-NUM_TRACE_LINES:])
     what = f"rank {rank}: {report['kind']}: {report['what']}" if trace else report["what"]
     error = WorkFailed(what if trace else f"rank {rank}: {what}", **texts)
     error.exit_code = code
@@ -123,7 +122,7 @@ def rebuilt(run: Path, attempt: int, rank: int, report: dict[str, Any], code: in
 def _tail(run: Path, attempt: int, rank: int) -> str:
     try:
         with output_path(run, attempt, rank).open(encoding="utf-8", errors="replace") as output:
-            return "".join(deque(output, maxlen=_NUM_LINES)).rstrip()
+            return "".join(deque(output, maxlen=NUM_TRACE_LINES)).rstrip()
     except OSError:
         return ""
 

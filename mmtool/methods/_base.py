@@ -5,7 +5,7 @@ the process group, the optimiser and the clock. All hooks are optional. Order wi
 
     for sub in method.plan_step(ctx):                       usually one
         for micro-batch:
-            features = encoders(batch)
+            features = encoders(batch)                      as `hears` says, where they exchange
             features = method.edit_features(features, batch, ctx)
             outputs  = fusion(features), unimodal logits as `needs` says
             terms    = method.losses(outputs, batch, ctx)       {name: [batch] or 0-d}
@@ -37,8 +37,19 @@ import torch
 from torch import Tensor
 
 from mmtool.config.schema import Options
+from mmtool.errors import Bug
 from mmtool.methods._task import sample_loss
-from mmtool.types import Batch, Fuse, GradGroups, GroupName, Modality, Needs, Outputs, SubStep
+from mmtool.types import (
+    Batch,
+    Fuse,
+    GradGroups,
+    GroupName,
+    Modality,
+    Needs,
+    Outputs,
+    SubStep,
+    TaskKind,
+)
 
 
 class EpochCollector(Protocol):
@@ -51,6 +62,30 @@ class EpochCollector(Protocol):
 
         `share` takes only so much of the split, the same samples every time.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class GradientProducts:
+    """How the mean gradients of a method's losses on two samples lie to each other.
+
+    Float64 tensors on the device, in the order of `names`.
+    """
+
+    names: tuple[str, ...]
+    products: Tensor  # [loss on the first, loss on the second]
+    first_norms: Tensor  # [loss]
+    second_norms: Tensor  # [loss]
+
+
+class GradientComparer(Protocol):
+    """Differentiates the method's losses between epochs; training is untouched."""
+
+    def __call__(self, first: str, second: str, num_samples: int) -> GradientProducts:
+        """Compare gradients on so many samples of two splits ("train" or "val")."""
+
+
+def _compares_nothing(first: str, second: str, num_samples: int) -> GradientProducts:
+    raise Bug(f"gradients on {num_samples} samples of {first} and {second} were not asked for")
 
 
 @dataclass(slots=True)
@@ -109,6 +144,12 @@ class EpochContext:
     """Mean feature of each modality, which stands for it where it is left out; -> [dim]."""
     forget_momentum: Callable[[Sequence[GroupName]], None]
     """Resets the optimiser's state of some groups, as a new optimiser would."""
+    train_size: int = 0
+    """Number of samples in the training split; what `DataPlan.index` counts from 0."""
+    seed: int = 0
+    """Seed of the run, for draws that are a function of (seed, epoch, sample)."""
+    gradient_products: GradientComparer = _compares_nothing
+    """Inner products of gradients on fixed samples; only with `Needs.gradient_products`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +186,7 @@ class ModelFacts:
     feature_dims: Mapping[Modality, int]
     fusion: str
     device: torch.device
+    task: TaskKind = "single_label"
 
 
 class BalancingMethod:
@@ -154,6 +196,18 @@ class BalancingMethod:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+
+    def asked(self) -> Needs:
+        """Give what these options need, where that is more than `needs` says of the method."""
+        return self.needs
+
+    def scaling_option(self) -> str | None:
+        """Name the option by which gradients get a factor, which Adam largely cancels, if any do.
+
+        Set to "update" it puts the factor on the optimiser's step instead.
+        """
+        chosen = getattr(self.options, "apply", "gradient")
+        return "apply" if self.needs.scales_gradients and chosen == "gradient" else None
 
     def setup(self, facts: ModelFacts) -> Mapping[GroupName, torch.nn.Module]:
         """Create state; returned modules are trained as part of the named parameter group."""
@@ -188,6 +242,14 @@ class BalancingMethod:
         """Split a batch into optimiser steps on disjoint groups; empty means one joint step."""
         del ctx
         return ()
+
+    def hears(self, ctx: StepContext) -> Tensor | None:
+        """Say which encoders hear the others in this step, [modality] bool; None for all.
+
+        Only with fusions that exchange between encoders (mmtm); the rest take running averages.
+        """
+        del ctx
+        return None
 
     def edit_features(
         self, features: dict[Modality, Tensor], batch: Batch, ctx: StepContext

@@ -5,9 +5,15 @@ Neverova, Wolf, Taylor and Nebout, "ModDrop: adaptive multi-modal gesture recogn
     f_m,i <- d_m,i f_m,i,   d_m,i ~ Bernoulli(1 - q_m) per sample
 
 The control for opm, whose probabilities adapt. A sample never loses every modality it has: where
-all were drawn to be dropped, the one with the largest draw stays. Draws are a function of (seed,
-step, sample), the same for any number of ranks and micro-batches. Features are not rescaled. A zero
-is neutral only for additive fusions (concat, sum); film and gated read it as a value.
+all were drawn to be dropped, the one with the largest draw stays. A zero is neutral only for
+additive fusions (concat, sum); film and gated read it as a value.
+
+    point            paper                released code                 here
+    what is dropped  the inputs           -                             the features
+    rescaling        none                 -                             none
+    all dropped      possible             -                             one modality stays
+    draws            per sample           -                             a function of (seed, step,
+                                                                        sample, modality)
 """
 
 from collections.abc import Mapping
@@ -22,6 +28,9 @@ from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
 from mmtool.methods._dropping import draws, drop_features
 from mmtool.methods._per_modality import values_of
 from mmtool.types import Batch, GroupName, Modality, Needs
+
+STAGE = "baseline, forward"
+COST = "nothing"
 
 
 class Options(schema.Options):

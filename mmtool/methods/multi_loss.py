@@ -5,9 +5,17 @@
 The control for every method that adds unimodal losses: much of what such methods gain, this gains
 as well. z_m are the model's logits per modality and train the encoders: parts of the fused logits
 (decompose), classifiers of their own (model.unimodal = "head"), or the fusion with the other
-modalities at their mean (ablate). A sample counts in the terms of the modalities it has; each term
-is divided by the number of all samples, so a rare modality weighs less. Terms are logged
-unweighted.
+modalities at their mean (ablate). Terms are logged unweighted.
+
+    point            papers               released code                 here
+    weights          1                    MMPareto, MLB: 1              weight = 1; weights = {...}
+    heads            own heads            own heads                     whatever the model has
+    lacking samples  -                    -                             count in the terms of the
+                                                                        modalities they have; terms
+                                                                        are divided by the number of
+                                                                        all samples
+    known under      uniform baseline     BalanceBenchmark's MMPareto   multi_loss
+                                          is this, three times as long
 """
 
 from collections.abc import Mapping
@@ -22,6 +30,9 @@ from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
 from mmtool.methods._per_modality import values_of
 from mmtool.methods._task import sample_loss
 from mmtool.types import Batch, GroupName, Needs, Outputs
+
+STAGE = "baseline, objective"
+COST = "a loss per modality"
 
 FUSED = "fused"
 

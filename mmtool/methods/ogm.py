@@ -9,14 +9,23 @@ CVPR 2022.
     g_m  <- k_m g_m + e,   e ~ N(0, std(g_m)^2) per tensor     (the noise is the GE part)
 
 The noise goes to every encoder inside the window, also where k = 1, and std is the unbiased one of
-the gradient before scaling. For two modalities rho is the paper's ratio; the paper has no rule for
-more. k jumps from 1 to 1 - tanh(alpha) where a modality gets ahead; that is the paper's formula.
+the gradient before scaling. k jumps from 1 to 1 - tanh(alpha) where a modality gets ahead.
 
-Departures from the paper's released code: at a tie both factors are 1, as in the paper, where the
-code slows audio; scores are means over the samples that have the modality; scores and std are those
-of the global batch, over all ranks and micro-batches. The code touches only 4-dimensional
-gradients, which selects nothing in a transformer; params = "matrix", the default, is the same set
-for a ResNet and all weight matrices elsewhere. AdamW cancels a factor on the gradient: use
+    point            paper                released code                 here
+    at a tie         both factors 1       slows audio                   both factors 1
+    s                mean                 batch sum                     mean over the samples that
+                                                                        have the modality
+    more than two    -                    -                             the mean of the others
+    scores, std      of the batch         of one device's batch         of the global batch
+    gradients        encoders             4-dimensional ones: none      params = "matrix": the same
+                                          in a transformer              in a ResNet, all weight
+                                                                        matrices elsewhere
+    film, gated      -                    reads logits off a layer      the model's logits per
+                                          that is not the last          modality
+    std of one       -                    -                             no noise for it
+    number
+
+AdamW cancels a factor on the gradient, and the noise then dwarfs what it scaled: use
 apply = "update" with it, which scales the optimiser's step instead.
 """
 
@@ -26,10 +35,13 @@ import torch
 from torch import Tensor
 
 from mmtool.config import schema
-from mmtool.errors import RequestError
 from mmtool.methods._base import BalancingMethod, StepContext
+from mmtool.methods._scaling import Apply, check_selects, scale_by
 from mmtool.methods._scores import mean_scores, ratios, score_sums
 from mmtool.types import Batch, GradGroups, Needs, Outputs
+
+STAGE = "gradient"
+COST = "logits per modality, noise per weight"
 
 
 class Options(schema.Options):
@@ -45,7 +57,7 @@ class Options(schema.Options):
     """Last epoch with modulation, included; unset never ends."""
     params: Literal["conv", "matrix", "all"] = "matrix"
     """Gradients touched: conv has 3 dimensions or more, matrix 2 or more, all includes biases."""
-    apply: Literal["gradient", "update"] = "gradient"
+    apply: Apply = "gradient"
     """Scale the gradient, or the optimiser's update (for AdamW)."""
 
 
@@ -70,26 +82,14 @@ class Method(BalancingMethod):
         ctx.log_each("coef", factors)
         kind = self.options.params
         for position, modality in enumerate(ctx.modalities):
-            self._check_selects(grads, modality)
-            if self.options.apply == "gradient":
-                grads.scale(modality, factors[position], kind)
-            else:
-                grads.scale_update(modality, factors[position], kind)
+            check_selects(grads, modality, kind)
+            scale_by(grads, modality, factors[position], self.options.apply, kind)
             if self.options.noise:
                 grads.add_noise(modality, torch.ones_like(factors[position]), kind)
 
     def _is_active(self, epoch: int) -> bool:
         last = self.options.end_epoch
         return self.options.start_epoch <= epoch and (last is None or epoch <= last)
-
-    def _check_selects(self, grads: GradGroups, modality: str) -> None:
-        kind = self.options.params
-        if grads.tensors(modality) and not grads.tensors(modality, kind):
-            raise RequestError(
-                f'method.params = "{kind}" selects nothing in the encoder of {modality!r}',
-                why="it has no such layer, so the method would silently do nothing",
-                fix="-s method.params=matrix",
-            )
 
 
 def coefficients(scores: Tensor, alpha: float) -> Tensor:

@@ -10,12 +10,24 @@ Wei, Hu, Du and Wen, "On-the-fly modulation for balanced multimodal learning", T
 A step drops at all with probability `execute_probability`, after the warm-up epochs. Samples that
 lose every modality they have get no loss.
 
-Departures from the paper's released code: rho comes from the previous step's scores over all ranks,
-on undropped features, so that no collective is needed in the middle of a forward pass; emptied
-samples are weighted by zero instead of removed, so that every rank keeps its batch; its
-undocumented branch that multiplies the weak modality by 4 is left out. Draws are a function of
-(seed, step, sample). A zero is neutral only for additive fusions (concat, sum); film and gated read
-it as a value.
+With `ogm` the gradients are modulated as well (OPM+OGM): {alpha = 2.6, end_epoch = 80} is what the
+authors use for CREMA-D. A zero is neutral only for additive fusions (concat, sum); film and gated
+read it as a value.
+
+    point            paper                released code                 here
+    s comes from     this batch           this batch, one device        the step before, all ranks,
+                                                                        undropped features: nothing
+                                                                        to wait for in the forward
+    emptied samples  left out             removed; a batch without      weight 0, so that every rank
+                                          samples is skipped            keeps its batch
+    theta            a constant           gets a gradient               a constant
+    weak modality    -                    "OGM_plus" multiplies it      left out
+                                          by 4
+    more than two    -                    -                             the mean of the others
+    running it       -                    a syntax error and a module   -
+                                          that is missing
+
+Draws are a function of (seed, step, sample), the same for any number of ranks and micro-batches.
 """
 
 from collections.abc import Mapping
@@ -30,7 +42,12 @@ from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
 from mmtool.methods._dropping import draws, drop_features, step_draw
 from mmtool.methods._scores import mean_scores, ratios, score_sums
 from mmtool.methods._task import sample_loss
+from mmtool.methods.ogm import Method as GradientModulation
+from mmtool.methods.ogm import Options as GradientOptions
 from mmtool.types import Batch, GradGroups, GroupName, Modality, Needs, Outputs
+
+STAGE = "forward, gradient"
+COST = "logits per modality"
 
 _LARGEST_THETA = 0.99
 
@@ -46,13 +63,24 @@ class Options(schema.Options):
     """Probability with which a step drops at all."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 5
     """Epochs at the start without dropping."""
+    ogm: GradientOptions | None = None
+    """Modulates gradients too, with these options of method ogm: {alpha = 2.6}; unset does not."""
 
 
 class Method(BalancingMethod):
     """On-the-fly prediction modulation."""
 
-    needs: ClassVar[Needs] = Needs(unimodal="any", min_modalities=2)
+    needs: ClassVar[Needs] = Needs(unimodal="any", scales_gradients=True, min_modalities=2)
     options: Options
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._modulation = None if options.ogm is None else GradientModulation(options.ogm)
+
+    def scaling_option(self) -> str | None:
+        """Name the option of the gradient modulation, where there is one."""
+        option = None if self._modulation is None else self._modulation.scaling_option()
+        return option and f"ogm.{option}"
 
     def setup(self, facts: ModelFacts) -> Mapping[GroupName, torch.nn.Module]:
         """Start with no modality known to be ahead."""
@@ -83,7 +111,7 @@ class Method(BalancingMethod):
     def statistics(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give true-class probabilities of the undropped features, and how many samples count."""
         del ctx
-        weight = torch.ones_like(batch.label, dtype=torch.float32)
+        weight = torch.ones(batch.size, device=batch.label.device)
         if batch.weight is not None:
             weight = batch.weight.float()
         if self._counts is not None:
@@ -91,13 +119,19 @@ class Method(BalancingMethod):
         return {**score_sums(outputs.unimodal, batch), "weight": weight.sum()}
 
     def edit_grads(self, grads: GradGroups, ctx: StepContext) -> None:
-        """Log, and remember this step's scores for the next one."""
-        del grads
-        scores = mean_scores(ctx.stats)
-        ctx.log_each("score", scores)
+        """Log, and modulate the gradients if asked to."""
+        ctx.log_each("score", mean_scores(ctx.stats))
         q = self._drop_probabilities()
         ctx.log_each("drop", q if self._is_active(ctx) else torch.zeros_like(q))
-        self._scores = scores.to(self._scores.dtype)
+        if self._modulation is not None:
+            self._modulation.edit_grads(grads, ctx)
+
+    def end_step(self, ctx: StepContext) -> None:
+        """Remember this step's scores for the next one, unless it was skipped."""
+        scores = mean_scores(ctx.stats).to(self._scores.dtype)
+        if ctx.is_skipped is not None:
+            scores = torch.where(ctx.is_skipped, self._scores, scores)
+        self._scores = scores
 
     def _drop_probabilities(self) -> Tensor:
         return drop_probabilities(self._scores, self.options.q_base, self.options.lam)

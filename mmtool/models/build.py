@@ -11,6 +11,7 @@ from mmtool import registry
 from mmtool.config.plugins import plugin_options
 from mmtool.config.schema import ModelConfig, Plugin
 from mmtool.errors import Bug, RequestError
+from mmtool.models.exchange import connect
 from mmtool.models.multimodal import MultimodalModel
 from mmtool.text import did_you_mean
 from mmtool.types import InputKind, InputSpec, Modality, UnimodalWay, sorted_modalities
@@ -39,6 +40,7 @@ def build_model(
     fusion_module = registry.load("fusion", config.fusion.name, relative_to=relative_to)
     fusion_options = plugin_options("fusion", config.fusion, relative_to)
     fusion = cast(nn.Module, fusion_module.Fusion(fusion_options, dims, num_classes))
+    connect(fusion, config.fusion.name, encoders)
     model = MultimodalModel(
         encoders,
         fusion,

@@ -2,6 +2,7 @@
 
 from torch.nn import Module, Parameter
 
+from mmtool.models.exchange import Exchanging
 from mmtool.models.multimodal import MultimodalModel
 from mmtool.types import FUSION_GROUP, PROBE_GROUP, GroupName
 
@@ -22,6 +23,16 @@ def parameter_groups(model: MultimodalModel) -> dict[GroupName, list[tuple[str, 
     if model.probes:
         groups[PROBE_GROUP] = _named(model.probes, "probes")
     return groups
+
+
+def exchange_views(model: MultimodalModel) -> dict[GroupName, list[tuple[str, Parameter]]]:
+    """Give what of an exchanging fusion lets each encoder hear the others; else nothing.
+
+    Names are `exchange.<modality>`. Layers that several encoders hear through are in all of theirs.
+    """
+    if not isinstance(model.fusion, Exchanging):
+        return {}
+    return {f"exchange.{m}": model.fusion.exchange_parameters(m) for m in model.modalities}
 
 
 def _named(module: Module, prefix: str) -> list[tuple[str, Parameter]]:

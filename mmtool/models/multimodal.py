@@ -4,7 +4,7 @@ A modality that a sample lacks is replaced by a token, the running mean of that 
 The token is a buffer and receives no gradient; before the first training step it is zero.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Protocol, cast
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtool.errors import Bug
+from mmtool.models.exchange import Exchanging, encode_together, squeeze_sums
 from mmtool.models.linear import linear
 from mmtool.types import Batch, Modality, UnimodalWay, sorted_modalities
 
@@ -45,6 +46,8 @@ class MultimodalModel(nn.Module):
         self.feature_dims: dict[Modality, int] = {m: feature_dims[m] for m in self.modalities}
         self.encoders = nn.ModuleDict({m: encoders[m] for m in self.modalities})
         self.fusion = fusion
+        self.is_exchanging = isinstance(fusion, Exchanging)
+        self._squeezed: dict[str, Tensor] = {}
         self.heads = nn.ModuleDict()
         self.probes = nn.ModuleDict()
         self.extra = nn.ModuleDict()  # of the method, keyed by parameter group
@@ -69,27 +72,48 @@ class MultimodalModel(nn.Module):
                 {m: linear(dim, self.num_classes) for m, dim in self.feature_dims.items()}
             )
 
+    def set_training(self, *, frozen: Sequence[Modality] = ()) -> None:
+        """Switch to training, except for encoders that are to run as in evaluation."""
+        self.train()
+        for modality in frozen:
+            self.encoders[modality].eval()
+
     def mean_feature(self, modality: Modality) -> Tensor:
         """Give the running mean of a modality's features over samples that have it; [dim]."""
         return self.feature_mean.get_buffer(modality)
 
-    def encode(self, batch: Batch) -> dict[Modality, Tensor]:
-        """Give the pooled features of a batch; what a sample lacks is the modality's token."""
-        return {m: self.encode_one(m, batch) for m in self.modalities}
+    def encode(self, batch: Batch, hears: Tensor | None = None) -> dict[Modality, Tensor]:
+        """Give the pooled features of a batch; what a sample lacks is the modality's token.
+
+        `hears` says which encoders hear the others, [modality] bool on the device, None for all;
+        it means something for fusions that exchange between encoders.
+        """
+        if not self.is_exchanging:
+            return {m: self.encode_one(m, batch) for m in self.modalities}
+        exchange = cast(Exchanging, self.fusion)
+        encoded, squeezed = encode_together(dict(self.encoders.items()), exchange, batch, hears)
+        self._squeezed = squeezed if self.training else {}
+        return {m: self._or_token(m, encoded.get(m), batch) for m in self.modalities}
 
     def encode_one(self, modality: Modality, batch: Batch) -> Tensor:
         """Give the pooled features of one modality; [batch, dim]."""
-        token, position = self.mean_feature(modality), self.modalities.index(modality)
         if modality not in batch.inputs:
-            return token.expand(batch.size, -1).clone()
+            return self._or_token(modality, None, batch)
         encoded = self.encoders[modality](batch.inputs[modality], batch.lengths.get(modality))
+        return self._or_token(modality, encoded, batch)
+
+    def _or_token(self, modality: Modality, encoded: Tensor | None, batch: Batch) -> Tensor:
+        token, position = self.mean_feature(modality), self.modalities.index(modality)
+        if encoded is None:
+            return token.expand(batch.size, -1).clone()
         has = batch.present[:, position].unsqueeze(1)  # [batch, 1]
         return torch.where(has, encoded, token.to(encoded.dtype))
 
     def blank_feature(self, modality: Modality, batch: Batch) -> Tensor:
-        """Give the feature of an all-zero input, computed as in evaluation; [1, dim].
+        """Give the feature of an all-zero input, computed as in evaluation; [1 or batch, dim].
 
-        One such input per batch is enough: without batch statistics samples do not see each other.
+        One such input per batch is enough, since without batch statistics samples do not see each
+        other; but of a ragged modality it depends on the length of each sample.
         """
         if modality not in batch.inputs:
             return self.mean_feature(modality)[None]
@@ -97,8 +121,9 @@ class MultimodalModel(nn.Module):
         training = [module for module in encoder.modules() if module.training]
         encoder.eval()
         try:
-            blank = torch.zeros_like(batch.inputs[modality][:1])
-            return cast(Tensor, encoder(blank, None if lengths is None else lengths[:1]))
+            inputs = batch.inputs[modality]
+            blank = torch.zeros_like(inputs[:1] if lengths is None else inputs)
+            return cast(Tensor, encoder(blank, lengths))
         finally:
             for module in training:
                 module.training = True
@@ -144,8 +169,11 @@ class MultimodalModel(nn.Module):
     @torch.no_grad()
     def feature_sums(
         self, features: Mapping[Modality, Tensor], batch: Batch
-    ) -> tuple[dict[Modality, Tensor], Tensor]:
-        """Give feature sums [dim] by modality and counts [modality], over samples that have it."""
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Give feature sums [dim] by modality and counts [modality], over samples that have it.
+
+        With a fusion that exchanges, squeezes of the last training batch as `modality@all` too.
+        """
         counted = batch.present  # [batch, modality]
         if batch.weight is not None:
             counted = counted & (batch.weight != 0).unsqueeze(1)
@@ -153,6 +181,7 @@ class MultimodalModel(nn.Module):
             m: torch.where(counted[:, position, None], features[m].float(), 0.0).sum(0)
             for position, m in enumerate(self.modalities)
         }
+        sums |= squeeze_sums(self._squeezed, counted, batch)
         return sums, counted.sum(0, dtype=torch.float32)
 
     @torch.no_grad()
@@ -168,3 +197,5 @@ class MultimodalModel(nn.Module):
             moved = torch.where(is_first, of_step, mean.lerp(of_step, _MEAN_MOMENTUM))
             mean.copy_(torch.where(count > 0, moved, mean))
         self.feature_count.add_(counts)
+        if self.is_exchanging:
+            cast(Exchanging, self.fusion).update_averages(sums, counts)

@@ -115,6 +115,13 @@ class Clip:
     """Why this clip is left out although it is listed, such as "known-bad" or "zero-length"."""
     value: float | None = None
     """The number behind the label, such as a sentiment of -3 to 3, kept in the index."""
+    labels: tuple[int, ...] | None = None
+    """Any number of classes in place of `label`, which is -1 then; all clips have them or none."""
+
+    @property
+    def every_label(self) -> tuple[int, ...]:
+        """The classes of this clip: one, or as many as `labels` has."""
+        return (self.label,) if self.labels is None else self.labels
 
 
 class Preparer(Protocol):

@@ -1,5 +1,6 @@
 """What can be wrong with a list of clips, found before anything is decoded."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from mmtool.errors import SourceError
@@ -29,6 +30,13 @@ def check_clips(
     modalities = {column.modality for column in columns.values()}
     protocols: dict[str, None] = {}
     for clip in clips:
+        if (clip.labels is None) != (clips[0].labels is None):
+            raise SourceError(
+                f"clips {clips[0].id!r} and {clip.id!r} differ in what a label is",
+                where=where,
+                why="one has a label, the other any number of labels",
+                fix="give labels to every clip, or to none",
+            )
         _check_clip(clip, modalities, len(classes), where)
         protocols.update(dict.fromkeys(clip.split))
     if not protocols:
@@ -41,12 +49,7 @@ def check_clips(
 def _check_clip(clip: Clip, modalities: set[str], num_classes: int, where: str) -> None:
     if not clip.id:
         raise SourceError("a clip has an empty id", where=where, why=f"its sources: {clip.sources}")
-    if not 0 <= clip.label < num_classes:
-        raise SourceError(
-            f"clip {clip.id!r} has label {clip.label}, but classes are 0..{num_classes - 1}",
-            where=where,
-            fix="let classes() name every label",
-        )
+    _check_labels(clip, num_classes, where)
     for protocol, split in clip.split.items():
         if split not in SPLITS:
             raise SourceError(
@@ -67,4 +70,26 @@ def _check_clip(clip: Clip, modalities: set[str], num_classes: int, where: str) 
             f"clip {clip.id!r} has no source at all",
             where=where,
             fix="leave the clip out, or name the raw file of one modality",
+        )
+
+
+def _check_labels(clip: Clip, num_classes: int, where: str) -> None:
+    wrong = [label for label in clip.every_label if not 0 <= label < num_classes]
+    if wrong:
+        raise SourceError(
+            f"clip {clip.id!r} has label {wrong[0]}, but classes are 0..{num_classes - 1}",
+            where=where,
+            fix="let classes() name every label",
+        )
+    if clip.labels is not None and (clip.label != -1 or len(set(clip.labels)) < len(clip.labels)):
+        raise SourceError(
+            f"clip {clip.id!r} has the labels {clip.labels} and the label {clip.label}",
+            where=where,
+            why="a clip with labels lists each once and has the label -1",
+        )
+    if clip.value is not None and not math.isfinite(clip.value):
+        raise SourceError(
+            f"clip {clip.id!r} has the value {clip.value}, which is not a finite number",
+            where=where,
+            fix="leave the value out where there is none",
         )

@@ -41,7 +41,7 @@ def shared_contents(
                 differing = tuple(
                     p for p in clip.split if other.split.get(p, clip.split[p]) != clip.split[p]
                 )
-                same = clip.label == other.label
+                same = set(clip.every_label) == set(other.every_label)
                 found.append(SharedContent(other.id, clip.id, modality, differing, same))
     return found
 

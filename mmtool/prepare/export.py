@@ -2,7 +2,9 @@
 
 Both hold one record per clip: `id`, `label`, `class`, `split` (by protocol), `group`, `present` (by
 modality), `lengths` (time steps by ragged column) and one array per column; absent modalities are
-zeros, as in the store. `dataset.json` beside them has the facts of the manifest.
+zeros, as in the store. Where clips have any number of classes, `label` and `class` are lists; where
+they have numbers beside their labels, `value` is the number or null. `dataset.json` beside them has
+the facts of the manifest.
 
 `webdataset` needs no package: `000000012.json` and `000000012.audio.npy` and so on lie together in
 `shard-000003.tar`, and the same store gives the same bytes. `mds` is written by MosaicML's format
@@ -38,7 +40,7 @@ FACTS_NAME = "dataset.json"
 _ROWS_AT_ONCE = 16
 _MOST_SHARD_BYTES = (1 << 32) - 1
 """MDS counts the bytes of a shard in 32 bits."""
-_COLUMN_FACTS = ("id", "label", "class", "split", "group", "present", "lengths")
+_COLUMN_FACTS = ("id", "label", "class", "split", "group", "present", "lengths", "value")
 _MDS_TYPES = {
     "id": "str", "label": "int", "class": "str", "split": "json", "group": "str",
     "present": "json", "lengths": "json",
@@ -126,17 +128,21 @@ def records(store: Store) -> Iterator[Record]:
                 c: values[place] if n is None else values[place][: int(n[place])]
                 for c, (values, n) in gathered.items()
             }
-            label = int(index.label[row])
+            held = index.label_sets(rows[place : place + 1])[0]
+            names = [store.classes[label] for label in held]
             present = zip(store.modalities, index.present[row].tolist(), strict=True)
             facts = {
                 "id": name,
-                "label": label,
-                "class": store.classes[label],
+                "label": held if index.is_multi_label else held[0],
+                "class": names if index.is_multi_label else names[0],
                 "split": {p: SPLITS[c[row]] if c[row] >= 0 else None for p, c in codes.items()},
                 "group": index.group_names[index.group[row]],
                 "present": dict(present),
                 "lengths": lengths,
             }
+            if index.value is not None:
+                value = float(index.value[row])
+                facts["value"] = None if np.isnan(value) else value
             yield Record(row, facts, arrays)
 
 
@@ -194,7 +200,8 @@ class TarWriter:
 class MdsWriter:
     """Records in MDS, through the package that defines it; a context manager."""
 
-    def __init__(self, folder: Path, shard_bytes: int, columns: Mapping[str, ColumnInfo]) -> None:
+    def __init__(self, folder: Path, shard_bytes: int, store: Store) -> None:
+        columns = store.columns
         try:
             streaming = importlib.import_module("streaming")
         except ImportError as error:
@@ -205,7 +212,7 @@ class MdsWriter:
             ) from error
         self._columns = columns
         self._writer: AbstractContextManager[Any] = streaming.MDSWriter(
-            columns={**_MDS_TYPES, **{name: _mds_type(c) for name, c in columns.items()}},
+            columns={**_fact_types(store), **{name: _mds_type(c) for name, c in columns.items()}},
             out=str(folder),
             hashes=["sha256"],
             size_limit=shard_bytes,
@@ -242,6 +249,12 @@ def _mds_type(column: ColumnInfo) -> str:
     return f"ndarray:{column.dtype}:{','.join(map(str, column.shape or (1,)))}"
 
 
+def _fact_types(store: Store) -> dict[str, str]:
+    several = {"label": "json", "class": "json"} if store.index.is_multi_label else {}
+    numbers = {} if store.index.value is None else {"value": "json"}
+    return {**_MDS_TYPES, **several, **numbers}
+
+
 def _open_writer(
     to: ExportFormat, folder: Path, store: Store, shard_bytes: int
 ) -> AbstractContextManager[RecordWriter]:
@@ -255,7 +268,7 @@ def _open_writer(
         )
     if to == "webdataset":
         return TarWriter(folder, shard_bytes)
-    return MdsWriter(folder, shard_bytes, store.columns)
+    return MdsWriter(folder, shard_bytes, store)
 
 
 def _facts(store: Store) -> dict[str, Any]:

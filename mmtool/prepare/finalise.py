@@ -42,6 +42,7 @@ def finalise(
         classes=plan.classes,
         preparer=plan.preparer.name,
         options=options,
+        is_multi_label=plan.is_multi_label,
     )
     manifest = Manifest(
         name=writer.out.name,
@@ -65,6 +66,7 @@ def finalise(
             "mmtool": mmtool.__version__,
             "decoders": dict(media.versions),
         },
+        is_multi_label=plan.is_multi_label,
     )
     seconds = time.monotonic() - started
     report = full_report(plan, manifest, outcome, seconds=seconds, decoded=redone)
@@ -101,6 +103,7 @@ def _index(plan: Plan, outcome: Outcome) -> bytes:
         labels=[clip.label for clip in outcome.kept],
         groups=[clip.group for clip in outcome.kept],
         values=[clip.value for clip in outcome.kept],
+        label_sets=([clip.every_label for clip in outcome.kept] if plan.is_multi_label else None),
         splits={p: [clip.split.get(p) for clip in outcome.kept] for p in plan.protocols},
         present=[[m in names for m in plan.modalities] for names in outcome.present],
         num_modalities=len(plan.modalities),

@@ -129,7 +129,7 @@ def refuse_missing(
     if len(missing) <= max_missing * num_listed and len(missing) < num_listed:
         return
     splits = Counter(found.clip.split.get(protocol, "-") for found in missing)
-    by_class = Counter(classes[found.clip.label] for found in missing)
+    by_class = Counter(classes[c] for found in missing for c in found.clip.every_label)
     per_split = ", ".join(f"{split} {splits[split]:,}" for split in (*SPLITS, "-") if splits[split])
     per_class = ", ".join(f"{name} {count:,}" for name, count in by_class.most_common(6))
     needed = min(1.0, len(missing) / num_listed + 0.005)

@@ -55,6 +55,11 @@ class Plan:
     """Media files that no clip names."""
 
     @property
+    def is_multi_label(self) -> bool:
+        """Whether a clip may have any number of classes."""
+        return bool(self.clips) and self.clips[0].labels is not None
+
+    @property
     def num_listed(self) -> int:
         """Number of rows of the release's list."""
         return len(self.clips) + len(self.left_out)
@@ -141,9 +146,9 @@ def limited(clips: Sequence[Clip], limit: int, protocol: str) -> list[Clip]:
     """Take `limit` clips in proportion to splits and classes, always the same ones."""
     if limit < 1:
         raise RequestError(f"a limit of {limit} leaves no clips", fix="give --limit 1 or more")
-    strata: dict[tuple[str, int], list[Clip]] = {}
+    strata: dict[tuple[str, tuple[int, ...]], list[Clip]] = {}
     for clip in clips:
-        strata.setdefault((clip.split.get(protocol, ""), clip.label), []).append(clip)
+        strata.setdefault((clip.split.get(protocol, ""), clip.every_label), []).append(clip)
     order: list[tuple[float, str, Clip]] = []
     for members in strata.values():
         ranked = sorted((_shuffle_key(clip.id), clip.id, clip) for clip in members)

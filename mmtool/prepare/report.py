@@ -76,6 +76,7 @@ def _about(plan: Plan) -> dict[str, Any]:
         "licence": plan.preparer.text("LICENCE"),
         "citation": plan.preparer.text("CITATION"),
         "num_classes": len(plan.classes),
+        "multi_label": plan.is_multi_label,
     }
 
 
@@ -84,11 +85,23 @@ def _splits(plan: Plan, clips: Sequence[Clip]) -> dict[str, dict[str, Any]]:
     for protocol in plan.protocols:
         found[protocol] = {}
         for split in SPLITS:
-            labels = Counter(clip.label for clip in clips if clip.split.get(protocol) == split)
-            if labels:
+            members = [clip for clip in clips if clip.split.get(protocol) == split]
+            if members:
+                labels = Counter(label for clip in members for label in clip.every_label)
                 classes = {plan.classes[label]: labels[label] for label in sorted(labels)}
-                found[protocol][split] = {"clips": labels.total(), "classes": classes}
+                found[protocol][split] = {"clips": len(members), "classes": classes}
+                if values := [clip.value for clip in members if clip.value is not None]:
+                    found[protocol][split]["values"] = _value_spread(values)
     return found
+
+
+def _value_spread(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "clips": len(values),
+        "smallest": round(min(values), 6),
+        "mean": round(statistics.fmean(values), 6),
+        "largest": round(max(values), 6),
+    }
 
 
 def _left_out(plan: Plan) -> list[tuple[Clip, str, str]]:

@@ -13,6 +13,8 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     clips = plural(report["clips"], "clip")
     classes = plural(report["num_classes"], "class", "classes")
+    if report["multi_label"]:
+        classes += ", any number for a clip"
     edition = f" (edition {report['edition']})" if report["edition"] else ""
     if report["dry_run"]:
         size = human_bytes(report["estimated_bytes"])
@@ -39,6 +41,14 @@ def _split_lines(report: Mapping[str, Any]) -> list[str]:
                 "in val or test"
             )
         lines.append(line)
+        values = [
+            f"{split} {found['values']['smallest']:g} to {found['values']['largest']:g} "
+            f"(mean {found['values']['mean']:.3g}, {plural(found['values']['clips'], 'clip')})"
+            for split, found in splits.items()
+            if "values" in found
+        ]
+        if values:
+            lines.append(f"  values: {', '.join(values)}")
         trained = set(splits.get("train", {}).get("classes", {}))
         for split in ("val", "test"):
             unseen = sorted(set(splits.get(split, {}).get("classes", {})) - trained)

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmtool.errors import StoreError
 from mmtool.store.reader import open_store
 from mmtool.store.schema import content_hash
@@ -26,6 +24,7 @@ def verify_store(path: Path) -> dict[str, Any]:
             classes=manifest.classes,
             preparer=str(manifest.provenance.get("preparer")),
             options=manifest.provenance.get("options", {}),
+            is_multi_label=manifest.is_multi_label,
         )
         if found != manifest.hash:
             raise _wrong(path, "the manifest was edited: its hash does not follow from it")
@@ -33,7 +32,7 @@ def verify_store(path: Path) -> dict[str, Any]:
             for split, count in counts.items():
                 if index.rows(split, protocol).size != count:
                     raise _wrong(path, f"split {protocol}/{split} does not have {count} clips")
-        if np.any((index.label < 0) | (index.label >= len(manifest.classes))):
+        if not index.labels_lie_within(len(manifest.classes)):
             raise _wrong(path, "a label of the index has no class name")
         for name, column in manifest.columns.items():
             if column.ragged and store.lengths(name).max(initial=0) != column.max_length:

@@ -18,12 +18,13 @@ STEP_KEYS = ("rank", "step", "epoch", "n", "loss", "lr", "gnorm", "skipped", "at
 STEP_COLUMNS = (*STEP_KEYS, *(f"ms_{phase}" for phase in PHASES))
 STEP_MODALITY_COLUMNS = ("rank", "step", "epoch", "modality", "score", "coef", "gnorm")
 EPOCH_COLUMNS = ("epoch", "step", "split", "n", "loss", "acc")
+_NO_EPOCH_COLUMNS = frozenset({"k", "t", "m", "bad"})
 EPOCH_METRICS = ("acc", "nll", "how", "alone", "drop", "flip", "probe", "probe_nll")
 EPOCH_MODALITY_COLUMNS = ("epoch", "split", "modality", *EPOCH_METRICS)
 SYSTEM_COLUMNS = ("rank", "t", "cpu_percent", "rss_mb", "load1")
 EVENT_COLUMNS = ("rank", "attempt", "t", "what", "step")
 
-_TEXT_COLUMNS = frozenset({"modality", "how", "split", "what", "skipped", "gpus"})
+_TEXT_COLUMNS = frozenset({"modality", "how", "split", "what", "skipped", "gpus", "metric"})
 _WHOLE_COLUMNS = frozenset({"rank", "attempt"})
 
 Record = dict[str, Any]
@@ -43,7 +44,7 @@ class RunTables:
     step_modalities: pd.DataFrame
     """One row per rank, step and modality, one column per metric."""
     epochs: pd.DataFrame
-    """One row per epoch and split."""
+    """One row per epoch and split; scores that only some tasks have are further columns."""
     epoch_modalities: pd.DataFrame
     """One row per epoch, split and modality."""
     system: pd.DataFrame
@@ -109,7 +110,8 @@ def _step_modalities(rows: Iterable[LogRow]) -> Iterator[Record]:
 
 
 def _epoch(row: LogRow) -> Record:
-    return {key: row.event.get(key) for key in EPOCH_COLUMNS}
+    known = {key: row.event.get(key) for key in EPOCH_COLUMNS}
+    return known | {k: v for k, v in row.event.items() if k not in _NO_EPOCH_COLUMNS}
 
 
 def _epoch_modalities(rows: Iterable[LogRow]) -> Iterator[Record]:

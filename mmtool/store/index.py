@@ -1,4 +1,9 @@
-"""The table of a store: id, label, group, splits and presence of every row."""
+"""The table of a store: id, label, group, splits and presence of every row.
+
+Where rows hold any number of classes, `label` is -1 in every row and two more arrays hold the
+classes of all rows end to end (`classes`, ascending within a row) and where each row's begin
+(`class_offsets`). A store of one class per row has neither.
+"""
 
 import functools
 import io
@@ -17,6 +22,7 @@ from mmtool.text import suggestion
 
 IntArray: TypeAlias = NDArray[np.int64]
 _NO_SPLIT = -1
+_NO_LABEL = -1
 _SPLIT_PREFIX = "split/"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -35,6 +41,7 @@ class Index:
         present: NDArray[np.bool_],
         default_protocol: str,
         value: NDArray[np.float64] | None = None,
+        label_sets: tuple[IntArray, IntArray] | None = None,
     ) -> None:
         self._id_bytes, self._id_offsets = ids
         self.label = label
@@ -45,6 +52,7 @@ class Index:
         self.default_protocol = default_protocol
         self.value = value
         """The number behind each label, NaN where there is none; None where no clip has one."""
+        self._label_sets = label_sets
 
     @functools.cached_property
     def group_names(self) -> list[str]:
@@ -52,6 +60,39 @@ class Index:
         blob = self._group_bytes
         pairs = itertools.pairwise(self._group_offsets.tolist())
         return [blob[a:b].tobytes().decode() for a, b in pairs]
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether rows hold any number of classes, so that `label` says nothing."""
+        return self._label_sets is not None
+
+    def labels_lie_within(self, num_classes: int) -> bool:
+        """Whether every class of every row is one of so many."""
+        held = self.label if self._label_sets is None else self._label_sets[0]
+        return not bool(np.any((held < 0) | (held >= num_classes)))
+
+    def label_sets(self, rows: IntArray) -> list[list[int]]:
+        """Give the classes of each row, ascending."""
+        if self._label_sets is None:
+            return [[label] for label in self.label[rows].tolist()]
+        classes, offsets = self._label_sets
+        return [classes[offsets[row] : offsets[row + 1]].tolist() for row in rows.tolist()]
+
+    def answers(self, rows: IntArray, num_classes: int) -> NDArray[np.float32]:
+        """Give 1 where a row holds a class and 0 elsewhere; [row, class].
+
+        A row of one class has a single 1.
+        """
+        found = np.zeros((len(rows), num_classes), dtype=np.float32)
+        if self._label_sets is None:
+            found[np.arange(len(rows)), self.label[rows]] = 1.0
+            return found
+        classes, offsets = self._label_sets
+        starts, counts = offsets[rows], offsets[rows + 1] - offsets[rows]
+        row_of = np.repeat(np.arange(len(rows)), counts)
+        within = np.arange(len(row_of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        found[row_of, classes[starts[row_of] + within]] = 1.0
+        return found
 
     @property
     def num_rows(self) -> int:
@@ -102,10 +143,12 @@ def index_bytes(
     present: Sequence[Sequence[bool]],
     num_modalities: int,
     values: Sequence[float | None] | None = None,
+    label_sets: Sequence[Iterable[int]] | None = None,
 ) -> bytes:
     """Give the index file; the same rows give the same bytes.
 
-    `values` are the numbers behind the labels, where a dataset has them.
+    `values` are the numbers behind the labels, where a dataset has them. `label_sets` are the
+    classes of each row where a row may hold any number of them; `labels` do not count then.
     """
     encoded = [item.encode() for item in ids]
     group_names = sorted(set(groups))
@@ -128,6 +171,12 @@ def index_bytes(
     if values is not None and any(value is not None for value in values):
         numbers = [np.nan if value is None else value for value in values]
         arrays["value"] = np.asarray(numbers, dtype=np.float64)
+    if label_sets is not None:
+        sets = [sorted(set(classes)) for classes in label_sets]
+        arrays["label"] = np.full(len(ids), _NO_LABEL, dtype=np.int64)
+        arrays["classes"] = np.asarray([c for classes in sets for c in classes], dtype=np.int64)
+        arrays["class_offsets"] = np.zeros(len(ids) + 1, dtype=np.int64)
+        np.cumsum([len(classes) for classes in sets], out=arrays["class_offsets"][1:])
     for protocol, names in splits.items():
         arrays[f"{_SPLIT_PREFIX}{protocol}"] = np.asarray([codes[n] for n in names], dtype=np.int8)
     return _zip(arrays)
@@ -149,6 +198,9 @@ def read_index(path: Path, default_protocol: str) -> Index:
             present=arrays["present"],
             default_protocol=default_protocol,
             value=arrays.get("value"),
+            label_sets=(
+                (arrays["classes"], arrays["class_offsets"]) if "classes" in arrays else None
+            ),
         )
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise StoreError(

@@ -265,6 +265,12 @@ def _opened(path: Path, manifest: Manifest, source: ShardSource, *, location: st
             where=location,
             fix=_REBUILD,
         )
+    if index.is_multi_label != manifest.is_multi_label:
+        raise StoreError(
+            "the index and the manifest of this dataset differ in what a label is",
+            where=location,
+            fix=_REBUILD,
+        )
     return Store(path, manifest, index, source, location=location)
 
 

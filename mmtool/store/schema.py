@@ -14,7 +14,10 @@ from mmtool.errors import StoreError
 from mmtool.types import InputKind
 
 FORMAT = "mmtool-store"
-VERSION = "1.0"
+VERSION = "2.0"
+"""Newest version that is read; 2 came with rows of several classes."""
+_VERSION_ONE_LABEL = "1.0"
+"""Written where every row has one class, so that such a store stays what it was."""
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.npz"
 REPORT_NAME = "report.json"
@@ -79,6 +82,8 @@ class Manifest:
     shards: tuple[ShardInfo, ...]
     index: FileInfo
     provenance: Mapping[str, Any]
+    is_multi_label: bool = False
+    """Whether a row holds any number of classes rather than one."""
 
     @property
     def num_rows(self) -> int:
@@ -110,11 +115,12 @@ def content_hash(
     classes: Sequence[str],
     preparer: str,
     options: Mapping[str, Any],
+    is_multi_label: bool = False,
 ) -> str:
     """Give the identity of a store: equal for equal inputs and options, on any machine and day."""
     return digest(
         {
-            "format": [FORMAT, VERSION.partition(".")[0]],
+            "format": [FORMAT, version_of(is_multi_label=is_multi_label).partition(".")[0]],
             "columns": {name: asdict(column) for name, column in columns.items()},
             "data": [
                 {"rows": s.rows, "sha256": {name: f.sha256 for name, f in s.files.items()}}
@@ -128,9 +134,17 @@ def content_hash(
     )
 
 
+def version_of(*, is_multi_label: bool) -> str:
+    """Give the version a store is written with: the oldest one that can read it."""
+    return VERSION if is_multi_label else _VERSION_ONE_LABEL
+
+
 def manifest_text(manifest: Manifest) -> str:
     """Give the manifest as the JSON that is written."""
-    value = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
+    version = version_of(is_multi_label=manifest.is_multi_label)
+    value = {"format": FORMAT, "version": version, **asdict(manifest)}
+    if not manifest.is_multi_label:
+        del value["is_multi_label"]
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -202,4 +216,5 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         ),
         index=FileInfo(**value["index"]),
         provenance=dict(value["provenance"]),
+        is_multi_label=bool(value.get("is_multi_label", False)),
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from mmtool.config.schema import Recipe
 from mmtool.testing.fakes import FakeModality, write_fake_store
+from mmtool.types import TaskKind
 
 _ENCODERS: Mapping[str, Any] = {
     "audio": {"name": "mlp", "hidden": (12,)},
@@ -44,24 +45,27 @@ def case_of(method: str) -> Case:
     return CASES.get(method, Case())
 
 
-def contract_recipe(method: str, case: Case | None = None, **train: Any) -> Recipe:
+def contract_recipe(
+    method: str, case: Case | None = None, task: TaskKind = "single_label", **train: Any
+) -> Recipe:
     """Give a recipe of two epochs for a method's name or file."""
     case = case or case_of(method)
+    lr = 0.001 if task == "regression" else 0.05  # squared errors of these samples are steep
     return Recipe.model_validate(
         {
-            "data": {"dataset": "fake", "modalities": case.modalities},
+            "data": {"dataset": "fake", "modalities": case.modalities, "task": task},
             "model": {"fusion": case.fusion, "encoders": dict(case.encoders)},
             "method": {"name": method, **case.options},
-            "train": {"epochs": 2, "batch_size": 20, "lr": 0.05, **case.train, **train},
+            "train": {"epochs": 2, "batch_size": 20, "lr": lr, **case.train, **train},
         }
     )
 
 
-def write_contract_store(path: Path) -> Path:
+def write_contract_store(path: Path, task: TaskKind = "single_label") -> Path:
     """Write the store of `contract_recipe`: 61 samples to train on, 30 held out, 30 to test."""
     modalities = {
         "audio": FakeModality((6,), "spectrogram", signal=3.0),
         "image": FakeModality((1, 8, 8), "frames", signal=1.0),
         "motion": FakeModality((3,), "series", signal=1.0, missing=0.2),
     }
-    return write_fake_store(path, modalities)
+    return write_fake_store(path, modalities, task=task)

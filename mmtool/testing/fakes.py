@@ -1,6 +1,6 @@
 """Tiny prepared datasets with a planted signal, for tests of plugins and of the engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,10 @@ from mmtool import __version__
 from mmtool.store.index import index_bytes
 from mmtool.store.schema import ColumnInfo, Manifest, content_hash
 from mmtool.store.writer import StoreWriter
+from mmtool.types import TaskKind
 
 _KEY = "fake"
+_SHARE_OF_CLASSES = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,24 @@ def write_fake_store(
     num_classes: int = 3,
     seed: int = 0,
     rows_per_shard: int = 40,
+    task: TaskKind = "single_label",
+    without_value: float = 0.0,
 ) -> Path:
-    """Write a store whose samples are class prototypes plus noise."""
+    """Write a store whose samples are class prototypes plus noise.
+
+    With "multi_label" a sample is the sum of the prototypes of its classes, of which it may have
+    none. With "regression" it is one prototype times the sample's value; `without_value` is the
+    share of samples that have none, and the classes are the value's sign.
+    """
     counts = dict(splits or {"train": 61, "val": 30, "test": 30})
     generator = np.random.default_rng(seed)
     names = sorted(modalities)
     split_of = [name for name, count in counts.items() for _ in range(count)]
     size = len(split_of)
-    labels = generator.integers(0, num_classes, size)
+    planted = _planted(task, size, num_classes, generator)
     present = np.stack([generator.random(size) >= modalities[m].missing for m in names], axis=1)
     columns = {m: _column(m, modalities[m]) for m in names}
-    samples = {m: _samples(modalities[m], labels, num_classes, generator) for m in names}
+    samples = {m: _samples(modalities[m], planted.weights, generator) for m in names}
 
     writer = StoreWriter(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,16 +72,24 @@ def write_fake_store(
     index = writer.write_index(
         index_bytes(
             ids=[f"fake{row:05d}" for row in range(size)],
-            labels=labels.tolist(),
+            labels=planted.labels.tolist(),
+            values=_some_values(planted, without_value, seed),
+            label_sets=planted.label_sets,
             groups=[f"group{row % 7}" for row in range(size)],
             splits={"default": split_of},
             present=present.tolist(),
             num_modalities=len(names),
         )
     )
-    classes = tuple(f"class{c}" for c in range(num_classes))
+    classes = tuple(f"class{c}" for c in range(2 if task == "regression" else num_classes))
     identity = content_hash(
-        columns=columns, shards=shards, index=index, classes=classes, preparer=_KEY, options={}
+        columns=columns,
+        shards=shards,
+        index=index,
+        classes=classes,
+        preparer=_KEY,
+        options={},
+        is_multi_label=task == "multi_label",
     )
     manifest = Manifest(
         name=path.name,
@@ -89,9 +106,41 @@ def write_fake_store(
         shards=tuple(shards),
         index=index,
         provenance={"preparer": _KEY, "mmtool": __version__},
+        is_multi_label=task == "multi_label",
     )
     writer.publish(manifest, {"preparer": _KEY})
     return path
+
+
+@dataclass(frozen=True, slots=True)
+class _Planted:
+    """What samples are made of."""
+
+    weights: np.ndarray  # [sample, prototype]
+    labels: np.ndarray  # [sample]
+    label_sets: list[list[int]] | None = None
+    values: np.ndarray | None = None  # [sample]
+
+
+def _planted(
+    task: TaskKind, size: int, num_classes: int, generator: np.random.Generator
+) -> _Planted:
+    if task == "multi_label":
+        has = generator.random((size, num_classes)) < _SHARE_OF_CLASSES
+        sets = [np.flatnonzero(row).tolist() for row in has]
+        return _Planted(has.astype(np.float64), np.full(size, -1), label_sets=sets)
+    if task == "regression":
+        values = generator.standard_normal(size)
+        return _Planted(values[:, None], (values > 0).astype(np.int64), values=values)
+    labels = generator.integers(0, num_classes, size)
+    return _Planted(np.eye(num_classes)[labels], labels)
+
+
+def _some_values(planted: _Planted, share_without: float, seed: int) -> list[float | None] | None:
+    if planted.values is None:
+        return None
+    lacks = np.random.default_rng(seed + 1).random(len(planted.values)) < share_without
+    return [None if gone else float(v) for v, gone in zip(planted.values, lacks, strict=True)]
 
 
 def _column(name: str, modality: FakeModality) -> ColumnInfo:
@@ -110,20 +159,18 @@ def _column(name: str, modality: FakeModality) -> ColumnInfo:
 
 
 def _samples(
-    modality: FakeModality,
-    labels: Sequence[int] | np.ndarray,
-    num_classes: int,
-    generator: np.random.Generator,
+    modality: FakeModality, weights: np.ndarray, generator: np.random.Generator
 ) -> list[np.ndarray]:
-    prototypes = generator.standard_normal((num_classes, *modality.shape)) * modality.signal
+    shape = (weights.shape[1], *modality.shape)
+    prototypes = generator.standard_normal(shape) * modality.signal
     found = []
-    for label in labels:
+    for centre in np.tensordot(weights, prototypes, 1):
         if modality.kind == "series":
             length = int(generator.integers(2, modality.max_length + 1))
             noise = generator.standard_normal((length, *modality.shape))
-            found.append((prototypes[label] + noise).astype(np.float32))
+            found.append((centre + noise).astype(np.float32))
             continue
-        value = prototypes[label] + generator.standard_normal(modality.shape)
+        value = centre + generator.standard_normal(modality.shape)
         if modality.kind == "frames":
             found.append(np.clip(128 + 32 * value, 0, 255).astype(np.uint8))
         else:

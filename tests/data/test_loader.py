@@ -52,6 +52,30 @@ def test_every_sample_arrives_once_with_its_own_values(root):
     store.close()
 
 
+@pytest.mark.parametrize(("task", "outputs"), [("multi_label", 3), ("regression", 1)])
+@pytest.mark.parametrize("placement", ["host", "device"])
+def test_batches_of_other_tasks_carry_an_answer_for_each_output(tmp_path, task, outputs, placement):
+    modalities = {"image": FakeModality((1, 8, 8), "frames")}
+    write_fake_store(tmp_path / "fake", modalities, task=task, without_value=0.2)
+    config = DataConfig(dataset="fake", normalize="none", task=task, placement=placement)
+    dataset = open_dataset(config, tmp_path)
+
+    visits, loaded = loaded_epoch(dataset)
+
+    batches = [b for share in loaded for b in share.batches]
+    label = torch.cat([b.label for b in batches])
+    assert {b.task for b in batches} == {task}
+    assert label.dtype == torch.float32
+    assert label.shape == (len(visits), outputs)
+    index = dataset.store.index
+    if task == "multi_label":
+        assert np.array_equal(label.numpy(), index.answers(visits.rows, 3))
+    else:
+        assert np.allclose(label[:, 0].numpy(), index.value[visits.rows])
+        assert np.isfinite(label.numpy()).all()
+    dataset.store.close()
+
+
 def test_batches_keep_their_values_while_the_ring_is_refilled(root):
     dataset = open_dataset(DataConfig(dataset="fake", normalize="none"), root)
 

@@ -8,6 +8,11 @@ import pytest
 from mmtool.errors import SourceError
 from mmtool.prepare.api import AudioSpec, Clip, Column, FramesSpec, SeriesSpec, TextSpec
 from mmtool.prepare.loader import load_preparer, parse_options
+from mmtool.prepare.pipeline import prepare
+from mmtool.prepare.request import PrepareRequest
+from mmtool.prepare.summary import summary_lines
+from mmtool.prepare.verify import verify_store
+from mmtool.store.reader import open_store
 
 PREPARER = load_preparer("manifest")
 
@@ -156,6 +161,9 @@ def test_a_missing_val_split_comes_out_of_train_and_leaves_test_alone(tmp_path: 
         ('id,label,audio\na,0,"a.wav\n', 3, ["the CSV is broken"]),
         ("id,label,x\na,0,a.wav\nb,0,b.mp4\n", 3, ["'x' mixes audio on line 2 (a.wav), video"]),
         ("id,label,x\na,0,a.xyz\n", 2, ["'a.xyz'", "no kind of file", "wav"]),
+        ("id,value,audio\na,1.5,a.wav\nb,much,b.wav\n", 3, ["value 'much' is not a number"]),
+        ("id,value,audio\na,nan,a.wav\n", 2, ["value 'nan' is not a number"]),
+        ("id,label,value,audio\na,,1.0,a.wav\n", 2, ["line 2 has no label"]),
     ],
 )
 def test_a_faulty_csv_is_refused_with_its_line(
@@ -196,3 +204,77 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
     path.write_bytes(b"\xef\xbb\xbfid,label,imu\r\na,0,a.npy\r\n")
     np.save(tmp_path / "a.npy", np.zeros((2, 3)))
     assert read(path)[1] == ["0"]
+
+
+def test_a_value_column_holds_numbers_and_may_have_gaps(tmp_path: Path) -> None:
+    path = table(tmp_path, "id,label,value,audio\na,low,-1.5,a.wav\nb,high,2e0,b.wav\nc,low,,c.wav\n")
+    columns, classes, clips = read(path)
+    assert set(columns) == {"audio"}
+    assert classes == ["high", "low"]
+    assert [clips[name].value for name in "abc"] == [-1.5, 2.0, None]
+
+
+def test_values_need_no_labels(tmp_path: Path) -> None:
+    path = table(tmp_path, "id,value,audio\na,0.25,a.wav\nb,-3,b.wav\n")
+    _, classes, clips = read(path)
+    assert classes == ["unlabelled"]
+    assert [(clip.label, clip.value) for clip in clips.values()] == [(0, 0.25), (0, -3.0)]
+
+
+def test_a_label_cell_is_one_class_unless_a_separator_is_named(tmp_path: Path) -> None:
+    path = table(tmp_path, "id,label,audio\na,dog|bark,a.wav\nb,dog,b.wav\nc,,c.wav\n")
+    assert "line 4 has no label" in refusal(path)
+    _, classes, clips = read(path, label_separator="|")
+    assert classes == ["bark", "dog"]
+    assert [clips[name].labels for name in "abc"] == [(0, 1), (1,), ()]
+    assert {clip.label for clip in clips.values()} == {-1}
+    plain = table(tmp_path, "id,label,audio\na,dog|bark,a.wav\nb,dog,b.wav\n")
+    assert read(plain)[1] == ["dog", "dog|bark"]
+    assert read(plain)[2]["a"].labels is None
+
+
+@pytest.mark.parametrize("cell", ["dog|", "dog||bark", "dog|dog", "|"])
+def test_an_empty_or_repeated_class_is_refused_with_its_line(tmp_path: Path, cell: str) -> None:
+    path = table(tmp_path, f"id,label,audio\na,cat,a.wav\nb,{cell},b.wav\n")
+    said = refusal(path, label_separator="|")
+    assert "an empty or a repeated class" in said
+    assert "manifest.csv:3" in said
+
+
+def test_a_separator_needs_labels(tmp_path: Path) -> None:
+    path = table(tmp_path, "id,value,audio\na,1,a.wav\n")
+    assert "no column 'label'" in refusal(path, label_separator="|")
+
+
+def prepared(tmp_path: Path, text: str, **options: str) -> tuple[Any, list[str]]:
+    path = table(tmp_path, text, make_files=False)
+    for number, name in enumerate("abcdef"):
+        np.save(tmp_path / f"{name}.npy", np.full((4, 2), number, np.float32))
+    request = PrepareRequest("manifest", path, tmp_path / "store", options=options, workers=1)
+    made = prepare(request, lambda _: None)
+    assert verify_store(made.path)["rows"] == 6
+    return open_store(made.path), summary_lines(made.report)
+
+
+def test_several_classes_are_prepared_verified_and_summarised(tmp_path: Path) -> None:
+    rows = zip("abcdef", ("dog|bark", "dog", "", "cat", "cat|dog", "bark"), strict=True)
+    splits = ("train", "train", "train", "val", "test", "train")
+    lines = [f"{n},{label},{s},{n}.npy" for (n, label), s in zip(rows, splits, strict=True)]
+    text = "\n".join(["id,label,split,imu", *lines]) + "\n"
+    store, said = prepared(tmp_path, text, label_separator="|")
+    with store:
+        assert store.index.label_sets(np.arange(6)) == [[0, 2], [2], [], [1], [1, 2], [0]]
+    assert "3 classes, any number for a clip" in said[0]
+    assert any("train 4, val 1, test 1" in line for line in said)
+    assert any("val has classes that train lacks: cat" in line for line in said)
+
+
+def test_values_are_prepared_and_summarised_by_their_spread(tmp_path: Path) -> None:
+    values = ("-1.5", "2", "", "0.5", "1", "0")
+    splits = ("train", "train", "train", "val", "test", "train")
+    lines = [f"{n},{v},{s},{n}.npy" for n, v, s in zip("abcdef", values, splits, strict=True)]
+    text = "\n".join(["id,value,split,imu", *lines]) + "\n"
+    store, said = prepared(tmp_path, text)
+    with store:
+        np.testing.assert_allclose(store.index.value, [-1.5, 2, np.nan, 0.5, 1, 0])
+    assert any("values: train -1.5 to 2 (mean 0.167, 3 clips), val 0.5" in line for line in said)

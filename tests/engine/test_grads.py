@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from mmtool.engine.grads import Gradients, total_norm
+from mmtool.engine.distributed import Ranks
+from mmtool.engine.grads import Gradients, GradientSync, total_norm
+from mmtool.testing.ranks import run_ranks
 
 
 def gradients(*shapes: tuple[int, ...], seed: int = 0) -> Gradients:
@@ -91,3 +95,41 @@ def test_norm_is_that_of_all_tensors_together():
 
     assert torch.allclose(grads.norm("audio"), flat.norm())
     assert total_norm([], torch.device("cpu")) == 0
+
+
+def test_noise_is_drawn_in_memory_order_whatever_the_layout():
+    plain, other = gradients((8, 4, 3, 3)), gradients((8, 4, 3, 3))
+    parameter = other.parameters("audio")[0]
+    parameter.data = parameter.data.to(memory_format=torch.channels_last)
+    parameter.grad = plain.tensors("audio")[0].to(memory_format=torch.channels_last)
+    before = plain.tensors("audio")[0].clone()
+
+    for grads in (plain, other):
+        grads.add_noise("audio", torch.tensor(1.0))
+        grads.apply_edits()
+    noise = [grads.tensors("audio")[0] - before for grads in (plain, other)]
+
+    assert not other.tensors("audio")[0].is_contiguous()
+    assert torch.allclose(noise[0].flatten(), noise[1].permute(0, 2, 3, 1).flatten(), atol=1e-6)
+
+
+def sum_in_two_layouts(ranks: Ranks, overlap: str) -> None:
+    """Sum gradients that lie in memory differently on each rank; called in each rank process."""
+    convolution = torch.nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
+    members = list(convolution.named_parameters())
+    sync = GradientSync(ranks, {"audio": members}, overlap=overlap == "overlap")
+    values = torch.arange(135.0).reshape(5, 3, 3, 3)
+    layout = torch.channels_last if ranks.rank else torch.contiguous_format
+    sync.begin()
+    convolution.weight.grad = (values * (1 + ranks.rank)).contiguous(memory_format=layout)
+    sync.agree([False])
+    sync.sum_({})
+
+    assert torch.equal(convolution.weight.grad, 3 * values)
+    assert convolution.bias.grad is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["explicit", "overlap"])
+def test_ranks_may_hold_gradients_in_different_layouts(way):
+    run_ranks(2, f"{Path(__file__)}:sum_in_two_layouts", way)

@@ -54,7 +54,7 @@ def opm_with(scores, size=200, seed=3, **options):
     method.setup(facts(len(scores)))
     ctx = context(len(scores), seed=seed)
     ctx.stats = method.statistics(outputs_of(size, scores), batch_of(range(size), len(scores)), ctx)
-    method.edit_grads(None, ctx)
+    method.end_step(ctx)
     return method
 
 

@@ -134,9 +134,9 @@ def refusal(folder: Path, **options: Any) -> str:
 def test_a_newer_version_is_refused_and_a_newer_minor_one_is_read(folder: Path) -> None:
     edit_manifest(folder, version="1.7")
     open_store(folder).close()
-    edit_manifest(folder, version="2.0")
+    edit_manifest(folder, version="3.0")
     said = refusal(folder)
-    assert "version 2.0" in said
+    assert "version 3.0" in said
     assert "pip install --upgrade" in said
 
 

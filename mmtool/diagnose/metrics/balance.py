@@ -3,7 +3,8 @@
 Three questions with three answers that are never folded into one score:
 reliance (how many predictions flip when a modality is permuted), availability (accuracy with every
 other modality replaced by its mean) and informativeness (a linear probe on the encoder's features,
-or a run with this modality only).
+or a run with this modality only). Of a regression, predictions do not flip but shift, and in the
+place of accuracy stands R^2.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from mmtool.diagnose.metrics.intervals import (
     Interval,
     difference,
     drop_interval,
+    estimated,
     share_interval,
+    share_of_distances,
     wilson,
 )
 from mmtool.diagnose.rules import _thresholds as limits
@@ -40,8 +43,9 @@ class ModalityBalance:
 
     modality: str
     flip: Interval | None = None
+    """Of a regression the shift, in deviations of the target."""
     share: Interval | None = None
-    """Of all flips, the part that permuting this modality causes."""
+    """Of all flips (or shifts), the part that permuting this modality causes."""
     drop: Interval | None = None
     drop_share: float | None = None
     alone: Interval | None = None
@@ -82,6 +86,12 @@ class Balance:
     num_epochs: int
     since_epoch: int | None = None
     """First epoch from which the most relied-on modality dominated."""
+    metric: str = "accuracy"
+
+    @property
+    def reliance_key(self) -> str:
+        """How far answers move when a modality is permuted, as the log calls it."""
+        return "shift" if self.metric == "r2" else "flip"
 
     @property
     def strongest(self) -> ModalityBalance | None:
@@ -127,7 +137,6 @@ def compute_balance(
     chosen = epochs[-1] if epoch is None else epoch
     fused_row = next(iter(rows(run.tables.epochs, split="val", epoch=chosen)), {})
     n = int(fused_row.get("n") or run.tables.head.get("num_val") or 0)
-    acc = number(fused_row, "acc")
     per_modality = {
         str(r["modality"]): r for r in rows(run.tables.epoch_modalities, split="val", epoch=chosen)
     }
@@ -137,7 +146,7 @@ def compute_balance(
         split="val",
         n=n,
         chance=run.chance,
-        fused=None if acc is None else wilson(acc, n),
+        fused=score_interval(fused_row, "acc", n),
         modalities=tuple(
             _modality(
                 name, per_modality.get(name, {}), n, shares, per_modality, references.get(name)
@@ -146,10 +155,22 @@ def compute_balance(
         ),
         num_epochs=len(epochs),
         since_epoch=_since_epoch(run, shares, chosen),
+        metric=run.metric,
     )
 
 
+def score_interval(row: Row, key: str, n: int) -> Interval | None:
+    """Give a score of a row of the log with its interval."""
+    value, error = number(row, key), number(row, f"{key}_se")
+    if value is None:
+        return None
+    return wilson(value, n) if error is None else estimated(value, error, n)
+
+
 def _shares(per_modality: Mapping[str, Row], n: int) -> dict[str, Interval]:
+    shifts = {m: i for m, r in per_modality.items() if (i := score_interval(r, "shift", n))}
+    if len(shifts) == len(per_modality) > 1:
+        return {name: share_of_distances(shifts, name) for name in shifts}
     flips = {m: f for m, r in per_modality.items() if (f := number(r, "flip")) is not None}
     if len(flips) < len(per_modality) or len(flips) < 2:
         return {}
@@ -165,17 +186,16 @@ def _modality(
     reference: Reference | None,
 ) -> ModalityBalance:
     def rate(key: str) -> Interval | None:
-        value = number(row, key)
-        return None if value is None else wilson(value, n)
+        return score_interval(row, key, n)
 
     drop, flip = number(row, "drop"), number(row, "flip")
     positive = [max(number(r, "drop") or 0.0, 0.0) for r in everyone.values()]
     total = sum(positive)
     return ModalityBalance(
         modality=name,
-        flip=rate("flip"),
+        flip=rate("flip") or rate("shift"),
         share=shares.get(name),
-        drop=None if drop is None else drop_interval(drop, 1.0 if flip is None else flip, n),
+        drop=rate("drop") if number(row, "drop_se") is not None else _drop(drop, flip, n),
         drop_share=None if drop is None or total <= 0 else max(drop, 0.0) / total,
         alone=rate("alone"),
         probe=rate("probe"),
@@ -183,6 +203,10 @@ def _modality(
         how=str(row.get("how") or ""),
         reference=reference,
     )
+
+
+def _drop(drop: float | None, flip: float | None, n: int) -> Interval | None:
+    return None if drop is None else drop_interval(drop, 1.0 if flip is None else flip, n)
 
 
 def _since_epoch(run: Run, shares: Mapping[str, Interval], chosen: int) -> int | None:
@@ -216,13 +240,14 @@ def share_history(run: Run, modality: str) -> list[tuple[int, Interval]]:
 
 
 def reference_from(run: Run) -> Reference | None:
-    """Give the validation accuracy of a run that trained one modality alone, at its best epoch."""
+    """Give the validation score of a run that trained one modality alone, at its best epoch."""
     known = [r for r in rows(run.tables.epochs, split="val") if r.get("acc") is not None]
     if not known:
         return None
     best = max(known, key=lambda r: float(r["acc"]))
     n = int(best.get("n") or run.tables.head.get("num_val") or 0)
-    return Reference(run.name, wilson(float(best["acc"]), n), int(best["epoch"]))
+    acc = score_interval(best, "acc", n)
+    return None if acc is None else Reference(run.name, acc, int(best["epoch"]))
 
 
 def balance_table(balance: Balance) -> dict[str, Any]:
@@ -231,17 +256,18 @@ def balance_table(balance: Balance) -> dict[str, Any]:
         "epoch": balance.epoch,
         "split": balance.split,
         "n": balance.n,
+        "metric": balance.metric,
         "chance": balance.chance,
         "fused": balance.fused and balance.fused.as_dict(),
         "dominance": balance.dominance,
         "since_epoch": balance.since_epoch,
-        "modalities": [_modality_table(m) for m in balance.modalities],
+        "modalities": [_modality_table(m, balance.reliance_key) for m in balance.modalities],
     }
 
 
-def _modality_table(m: ModalityBalance) -> dict[str, Any]:
+def _modality_table(m: ModalityBalance, reliance_key: str) -> dict[str, Any]:
     intervals = {
-        "flip": m.flip,
+        reliance_key: m.flip,
         "share": m.share,
         "drop": m.drop,
         "alone": m.alone,

@@ -8,8 +8,8 @@ from mmtool.diagnose.load import Run
 from mmtool.diagnose.metrics.balance import share_history
 from mmtool.diagnose.tables import number, rows
 
-FUSED = ("acc", "loss")
-PER_MODALITY = ("acc", "nll", "probe", "probe_nll", "alone", "flip", "drop")
+FUSED = ("acc", "loss", "f1_macro", "map", "mae", "pearson")
+PER_MODALITY = ("acc", "nll", "probe", "probe_nll", "alone", "flip", "shift", "drop")
 
 
 def curve_table(run: Run) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 The run log keeps rates, not samples, so pairs cannot be resampled. Each interval below is therefore
 either exact for a single rate or errs towards being too wide for a comparison on the same samples.
+The same intervals hold, too wide, for a mean of values between 0 and 1, such as a label accuracy.
+What is not a rate, such as R^2, comes with the standard error that was logged beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ class Interval:
     low: float
     high: float
     n: int
+    is_rate: bool = True
+    """Whether the value is a share of counted samples, so that counts can be drawn anew."""
 
     @property
     def half_width(self) -> float:
@@ -42,6 +46,11 @@ def wilson(rate: float, n: int) -> Interval:
     return Interval(rate, min(max(0.0, centre - half), rate), max(min(1.0, centre + half), rate), n)
 
 
+def estimated(value: float, error: float, n: int) -> Interval:
+    """Give the interval of a value whose standard error is known."""
+    return Interval(value, value - Z95 * error, value + Z95 * error, n, is_rate=False)
+
+
 def difference(first: Interval, second: Interval) -> Interval:
     """Give first minus second with Newcombe's interval for two independent rates.
 
@@ -50,7 +59,8 @@ def difference(first: Interval, second: Interval) -> Interval:
     value = first.value - second.value
     below = sqrt((first.value - first.low) ** 2 + (second.high - second.value) ** 2)
     above = sqrt((first.high - first.value) ** 2 + (second.value - second.low) ** 2)
-    return Interval(value, value - below, value + above, min(first.n, second.n))
+    is_rate = first.is_rate and second.is_rate
+    return Interval(value, value - below, value + above, min(first.n, second.n), is_rate)
 
 
 def drop_interval(drop: float, flip: float, n: int) -> Interval:
@@ -86,6 +96,26 @@ def share_interval(rates: Mapping[str, float], name: str, n: int) -> Interval:
     centre, half = log(own / others), Z95 * sqrt(variance)
     low, high = _sigmoid(centre - half), _sigmoid(centre + half)
     return Interval(value, min(low, value), max(high, value), n)
+
+
+def share_of_distances(distances: Mapping[str, Interval], name: str) -> Interval:
+    """Give one distance's share of the sum of distances, by the delta method on the logit scale."""
+    own, n = distances[name], distances[name].n
+    others = [distance for key, distance in distances.items() if key != name]
+    total = sum(distance.value for distance in others)
+    if own.value <= 0 or total <= 0:
+        is_nothing = own.value <= 0 and total <= 0
+        value = 1 / len(distances) if is_nothing else float(own.value > 0)
+        return Interval(value, 0.0, 1.0, n, is_rate=False)
+    spread = sum((distance.half_width / total) ** 2 for distance in others)
+    centre, half = log(own.value / total), sqrt((own.half_width / own.value) ** 2 + spread)
+    return Interval(
+        own.value / (own.value + total),
+        _sigmoid(centre - half),
+        _sigmoid(centre + half),
+        n,
+        is_rate=False,
+    )
 
 
 def _sigmoid(value: float) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from mmtool.diagnose.metrics.intervals import wilson
+from mmtool.diagnose.metrics.intervals import Interval, estimated, wilson
+from mmtool.diagnose.metrics.names import constant_answer, in_words
 from mmtool.diagnose.report.charts import (
     Bar,
     Line,
@@ -59,7 +60,8 @@ def figure(drawing: str, caption: str = "") -> str:
 def _learning(curves: Plain, balance: Plain) -> str:
     modalities = curves.get("modalities") or {}
     fused = curves.get("fused") or {}
-    chance = balance.get("chance")
+    chance, metric = balance.get("chance"), balance.get("metric") or "accuracy"
+    name_of_score = in_words(metric)
     lines = [
         Line(f"fused {split}", fused[split]["acc"], 0, dash)
         for dash, split in enumerate(("val", "train"))
@@ -71,26 +73,31 @@ def _learning(curves: Plain, balance: Plain) -> str:
         points = val.get("probe") or val.get("acc") or ()
         lines.append(Line(f"{name} {kind}", points, index, index + 1))
     accuracy = line_chart(
-        "Accuracy by epoch",
+        f"{name_of_score[:1].upper()}{name_of_score[1:]} by epoch",
         lines,
         x_label="epoch",
-        y_label="accuracy",
+        y_label=name_of_score,
         y_range=(0.0, 1.0),
-        reference=None if chance is None else ("chance", chance),
+        reference=None if chance is None else (constant_answer(metric), chance),
     )
     losses = []
     for index, (name, by_split) in enumerate(modalities.items(), start=1):
         for dash, split in enumerate(("val", "train")):
             points = (by_split.get(split) or {}).get("nll") or ()
             losses.append(Line(f"{name} {split}", points, index, dash))
+    unit, moves = ("squared error", "shifts") if metric == "r2" else ("NLL, nats", "flips")
     shares = [
         Line(name, (by_split.get("val") or {}).get("share") or (), index, index - 1)
         for index, (name, by_split) in enumerate(modalities.items(), start=1)
     ]
     return (
-        figure(accuracy, "Fused accuracy, and what each encoder has learnt on its own.")
+        figure(
+            accuracy,
+            f"Fused {name_of_score}, and what each encoder has learnt on its own."
+            + (" Values below 0 are drawn at 0." if metric == "r2" else ""),
+        )
         + figure(
-            line_chart("Unimodal loss by epoch", losses, x_label="epoch", y_label="NLL, nats"),
+            line_chart("Unimodal loss by epoch", losses, x_label="epoch", y_label=unit),
             "Loss of each modality's own logits; a rising validation curve is overfitting.",
         )
         + figure(
@@ -98,27 +105,34 @@ def _learning(curves: Plain, balance: Plain) -> str:
                 "Reliance by epoch",
                 shares,
                 x_label="epoch",
-                y_label="share of flips",
+                y_label=f"share of {moves}",
                 y_range=(0.0, 1.0),
                 height=200,
             ),
-            "Share of the predictions that change when this modality is permuted.",
+            "Share of the predictions that change when this modality is permuted."
+            if moves == "flips"
+            else "Share of the distance that predictions move when modalities are permuted.",
         )
     )
 
 
 def _questions(balance: Plain) -> str:
     rows = balance.get("modalities") or ()
+    metric = balance.get("metric") or "accuracy"
     marks = {
-        row["modality"]: {q: row[k]["value"] for q, k in QUESTIONS.items() if row.get(k)}
+        row["modality"]: {
+            q: min(max(row[k]["value"], 0.0), 1.0) for q, k in QUESTIONS.items() if row.get(k)
+        }
         for row in rows
     }
     chance = balance.get("chance")
     dots = dot_plot(
         "Reliance, availability and informativeness by modality",
         {name: found for name, found in marks.items() if found},
-        reference=None if chance is None else ("chance", chance),
+        reference=None if chance is None else (constant_answer(metric), chance),
     )
+    moves = "shifts" if metric == "r2" else "flips"
+    scores = "R^2, drawn at 0 where it is below" if metric == "r2" else "accuracies"
     bars = [
         Bar(row["modality"], s["value"], s["low"], s["high"], index)
         for index, row in enumerate(rows, start=1)
@@ -127,7 +141,7 @@ def _questions(balance: Plain) -> str:
     bound = limits.dominant_share(max(len(rows), 2))
     return figure(
         dots,
-        "Reliance is a share of flips; the others are accuracies. An informative modality with "
+        f"Reliance is a share of {moves}; the others are {scores}. An informative modality with "
         "little reliance is held back.",
     ) + figure(
         bars_with_interval("Reliance share", bars, threshold=(f"dominant {bound:.2f}", bound)),
@@ -166,11 +180,19 @@ def _timeline(timeline: Plain) -> str:
     return parts
 
 
+def _interval(row: Plain) -> Interval:
+    n, error = int(row["n"] or 0), row.get("error")
+    return wilson(row["acc"], n) if error is None else estimated(row["acc"], error, n)
+
+
 def comparison_figures(comparison: Plain) -> str:
     """Give the comparison's table and the accuracies side by side."""
     if not comparison:
         return ""
-    head = ("run", "method", "seed", "val acc", "test acc", "step p50 ms")
+    metric = comparison["runs"][0].get("metric") or "accuracy"
+    score = in_words(metric)
+    shown = "acc" if metric == "accuracy" else score
+    head = ("run", "method", "seed", f"val {shown}", f"test {shown}", "step p50 ms")
     keys = ("run", "method", "seed", "acc", "test_acc", "step_p50_ms")
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(_cell(row.get(key)))}</td>" for key in keys) + "</tr>"
@@ -184,14 +206,14 @@ def comparison_figures(comparison: Plain) -> str:
         for key, values in comparison["differing"].items()
     )
     accuracies = [
-        Bar(row["run"], i.value, i.low, i.high, index)
+        Bar(row["run"], *(min(max(v, 0.0), 1.0) for v in (i.value, i.low, i.high)), index)
         for index, row in enumerate(comparison["runs"])
-        if row["acc"] is not None and (i := wilson(row["acc"], int(row["n"] or 0)))
+        if row["acc"] is not None and (i := _interval(row))
     ]
-    drawing = bars_with_interval("Final validation accuracy by run", accuracies)
+    drawing = bars_with_interval(f"Final validation {score} by run", accuracies)
     return _section(
         "Comparison",
-        figure(drawing, "Final validation accuracy; the interval is of the samples, not of seeds.")
+        figure(drawing, f"Final validation {score}; the interval is of the samples, not of seeds.")
         + f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
         f"</div><h3>What differs in the recipe</h3>"
         f'<div class="scroll"><table><tbody>{differing}</tbody></table></div>',

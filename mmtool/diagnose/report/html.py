@@ -120,7 +120,8 @@ def _limits(report: Plain) -> str:
     return _section(
         "Limits and method",
         f"<ul>{listed}</ul><p>Reliance: share of predictions that change when one modality is "
-        "permuted over the validation samples. Availability: accuracy with every other modality "
+        "permuted over the validation samples; of a regression, of the distance that they move. "
+        "Availability: accuracy, or the score of the task, with every other modality "
         "replaced by its mean feature. Informativeness: a linear probe on the encoder's features. "
         "They answer different questions and are not combined.</p>"
         f"<details><summary>Thresholds, version {escape(str(thresholds.get('version')))}</summary>"

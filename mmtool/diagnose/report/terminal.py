@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from mmtool.diagnose.finding import Finding, Report
+from mmtool.diagnose.metrics.names import constant_answer, in_words
 from mmtool.text import plural
 
 SPARK_BINS = 16
@@ -152,12 +153,13 @@ def _modalities(report: Report, style: _Style) -> list[str]:
             ]
         )
     lines = _fit(table, style.width)
-    fused = balance.get("fused") or {}
+    fused, metric = balance.get("fused") or {}, balance.get("metric") or "accuracy"
     note = f"epoch {balance['epoch']}, {plural(int(balance['n']), 'validation sample')}"
     if balance.get("chance") is not None:
-        note += f", chance {balance['chance']:.2f}"
+        note += f", {constant_answer(metric)} {balance['chance']:.2f}"
     if fused:
-        note += f", fused {fused['value']:.2f} [{fused['low']:.2f}, {fused['high']:.2f}]"
+        named = "" if metric == "accuracy" else f" {in_words(metric)}"
+        note += f", fused{named} {fused['value']:.2f} [{fused['low']:.2f}, {fused['high']:.2f}]"
     notes = [style.paint(line, "dim") for line in style.wrap(note)]
     return [style.paint(lines[0], "dim"), *lines[1:], *notes]
 
@@ -220,7 +222,9 @@ def _comparison(comparison: Mapping[str, Any], style: _Style) -> list[str]:
             or "nothing in the recipe"
         )
     )
-    table = [["run", "seed", "val acc", "test acc", "step ms", "reliance"]]
+    metric = comparison["runs"][0].get("metric") or "accuracy"
+    score = "acc" if metric == "accuracy" else in_words(metric)
+    table = [["run", "seed", f"val {score}", f"test {score}", "step ms", "reliance"]]
     for row in comparison["runs"]:
         shares = ", ".join(
             f"{name} {m['share']:.0%}"

@@ -33,12 +33,27 @@ def run_rules(facts: Facts) -> tuple[Finding, ...]:
         if (lacking := missing(facts.run.tables, tuple(getattr(module, "NEEDS", ()))))
     }
     facts = replace(facts, skipped=skipped)
+    task, unsuited = facts.run.task, []
     for name, module in rules:
         if name in skipped:
+            continue
+        if task in getattr(module, "NOT_FOR", {}):
+            unsuited.append(_unsuited(name, task, module.NOT_FOR[task]))
             continue
         found = module.check(facts)
         if found is None:
             continue
         new = [found] if isinstance(found, Finding) else list(found)
         facts = replace(facts, findings=(*facts.findings, *new))
+    # Last, so that no rule takes them for a statement about the run.
+    facts = replace(facts, findings=(*facts.findings, *unsuited))
     return tuple(sorted(facts.findings, key=lambda f: -SEVERITIES.index(f.severity)))
+
+
+def _unsuited(rule: str, task: str, reason: str) -> Finding:
+    return Finding(
+        rule="not-judged",
+        severity="info",
+        what=f"{rule} is not judged for {task}: {reason}",
+        evidence={"rule": rule, "task": task},
+    )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmtool.diagnose.metrics.balance import Balance, ModalityBalance
-from mmtool.diagnose.metrics.intervals import Interval
+from mmtool.diagnose.metrics.intervals import Z95, Interval
 from mmtool.diagnose.rules import _thresholds as limits
 
 Cause = Literal["undertrained", "neglected", "used", "weak_signal", "no_signal", "undecided"]
@@ -89,6 +89,7 @@ def dominance_confidence(balance: Balance) -> float:
         return 0.0
     index = balance.modalities.index(top)
     drawn = np.stack([_draws(flip, seed) for seed, flip in enumerate(flips)])  # [modality, draw]
+    drawn = np.maximum(drawn, 0.0)
     share = drawn[index] / np.maximum(drawn.sum(axis=0), 1e-9)
     margin = top.share.value - top.share.low
     bound = limits.dominant_share(len(balance.modalities))
@@ -116,6 +117,8 @@ def weakness_confidence(weakness: Weakness, balance: Balance) -> float | None:
 
 def _draws(interval: Interval, seed: int) -> Any:
     generator = np.random.default_rng(seed)
+    if not interval.is_rate:
+        return generator.normal(interval.value, interval.half_width / Z95, NUM_RESAMPLES)
     rate = min(max(interval.value, 0.0), 1.0)
     return generator.binomial(interval.n, rate, NUM_RESAMPLES) / max(interval.n, 1)
 
@@ -125,7 +128,7 @@ def evidence(m: ModalityBalance, balance: Balance) -> dict[str, Any]:
     given: dict[str, Any] = {"epoch": balance.epoch, "split": balance.split, "n": balance.n}
     named: dict[str, Interval | None] = {
         "share": m.share,
-        "flip": m.flip,
+        balance.reliance_key: m.flip,
         "drop": m.drop,
         "alone": m.alone,
         "probe": m.probe,

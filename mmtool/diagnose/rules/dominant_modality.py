@@ -3,6 +3,7 @@
 Reliance of a modality is the share of predictions that flip when it is permuted over the validation
 samples, relative to the flips of all modalities. The rule fires when the lower end of the largest
 share's interval exceeds the bound for that number of modalities (0.72 for two, 0.60 for three).
+Predictions of a regression do not flip: how far they shift takes the place of how many flip.
 
 It warns only if that costs something: another modality is known to be able to do more, from its
 probe in this run or from a run that trained it alone. If nothing is known, it says so and gives the
@@ -22,7 +23,7 @@ from mmtool.diagnose.rules._weakness import (
     weaknesses,
 )
 
-NEEDS = ("epoch_modalities.flip",)
+NEEDS = ("epoch_modalities.flip|shift",)
 
 
 def check(facts: Facts) -> Finding | None:
@@ -45,14 +46,19 @@ def check(facts: Facts) -> Finding | None:
     since = {None: "", 0: " from the first epoch on"}.get(
         balance.since_epoch, f" since epoch {balance.since_epoch}"
     )
+    relied = (
+        f"of the predictions that change when a modality is permuted, {top.share.value:.0%} change "
+        "with it"
+        if balance.reliance_key == "flip"
+        else f"of the distance that predictions move when modalities are permuted, "
+        f"{top.share.value:.0%} comes from it"
+    )
     return Finding(
         rule="dominant-modality",
         severity="warn" if held_back else "info",
         modality=top.modality,
         what=(
-            f"{top.modality} dominates{since}: of the predictions that change when a modality is "
-            f"permuted, {top.share.value:.0%} change with it; "
-            f"{_meaning(held_back, undecided, others)}"
+            f"{top.modality} dominates{since}: {relied}; {_meaning(held_back, undecided, others)}"
         ),
         evidence=given,
         advice=_advice(facts, held_back, undecided),

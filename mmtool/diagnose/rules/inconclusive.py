@@ -13,7 +13,8 @@ from mmtool.diagnose.finding import Finding
 ORDER = 0
 ABOUT_BALANCE = "epoch_modalities."
 SUPPLIED_BY = {
-    "epoch_modalities.flip": "a run of this version of mmtool, which logs it after every epoch",
+    "epoch_modalities.flip|shift": "a run of this version of mmtool, which logs one of them after "
+    "every epoch",
     "epoch_modalities.nll": "a method or model with logits per modality: -s model.unimodal=head",
     "epochs.acc": "at least one finished epoch",
     "steps.skipped": "at least one finished step",

@@ -11,7 +11,7 @@ from mmtool.diagnose.facts import Facts
 from mmtool.diagnose.finding import Finding
 from mmtool.diagnose.metrics.balance import Balance
 
-NEEDS = ("epoch_modalities.flip",)
+NEEDS = ("epoch_modalities.flip|shift",)
 ORDER = 100
 ABOUT_BALANCE = ("dominant-modality", "starved-modality", "unimodal-overfit", "no-signal")
 COMPLEMENTARY_DROP = 0.10

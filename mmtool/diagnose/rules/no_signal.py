@@ -1,15 +1,17 @@
 """The fused model is not better than naming the most frequent class.
 
 Fires when the lower end of the validation accuracy's interval does not exceed chance, the majority
-rate of the validation split. Balancing has no meaning before this is solved: either the model
-memorises, or the fusion cannot express how the modalities interact, or inputs and labels are not
-aligned.
+rate of the validation split. With several labels chance is the more frequent answer to each of
+them; in a regression it is the mean of the validation split, whose R^2 is 0. Balancing has no
+meaning before this is solved: either the model memorises, or the fusion cannot express how the
+modalities interact, or inputs and labels are not aligned.
 """
 
 from __future__ import annotations
 
 from mmtool.diagnose.facts import Facts
 from mmtool.diagnose.finding import Finding
+from mmtool.diagnose.metrics.names import constant_answer, in_words
 from mmtool.diagnose.rules import _thresholds as limits
 from mmtool.diagnose.rules._advice import recipe_argument
 from mmtool.diagnose.tables import number, rows
@@ -20,7 +22,7 @@ MEMORISED = 0.3
 
 
 def check(facts: Facts) -> Finding | None:
-    """Say that validation accuracy has not risen above chance."""
+    """Say that the validation score has not risen above that of a constant answer."""
     balance = facts.balance
     if balance is None or balance.fused is None or balance.chance is None:
         return None
@@ -43,8 +45,9 @@ def check(facts: Facts) -> Finding | None:
         rule="no-signal",
         severity="warn",
         what=(
-            f"validation accuracy {balance.fused.value:.2f} is not above chance "
-            f"({balance.chance:.2f}) after {balance.num_epochs} epochs"
+            f"validation {in_words(balance.metric)} {balance.fused.value:.2f} is not above "
+            f"{constant_answer(balance.metric)} ({balance.chance:.2f}) "
+            f"after {balance.num_epochs} epochs"
         ),
         evidence={
             "epoch": balance.epoch,

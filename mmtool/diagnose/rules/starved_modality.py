@@ -17,6 +17,7 @@ from __future__ import annotations
 from mmtool.diagnose.facts import Facts
 from mmtool.diagnose.finding import Finding
 from mmtool.diagnose.metrics.balance import Balance
+from mmtool.diagnose.metrics.names import constant_answer
 from mmtool.diagnose.rules._advice import decide_command, train_longer_encoder, use_the_features
 from mmtool.diagnose.rules._weakness import (
     Weakness,
@@ -25,7 +26,7 @@ from mmtool.diagnose.rules._weakness import (
     weaknesses,
 )
 
-NEEDS = ("epoch_modalities.flip",)
+NEEDS = ("epoch_modalities.flip|shift",)
 
 
 def check(facts: Facts) -> list[Finding]:
@@ -50,7 +51,7 @@ def _finding(facts: Facts, balance: Balance, weak: Weakness) -> Finding | None:
         advice = train_longer_encoder(facts.run)
     elif weak.cause == "neglected":
         what = (
-            f"{name} is starved: {learnt} (chance "
+            f"{name} is starved: {learnt} ({constant_answer(balance.metric)} "
             f"{balance.chance or 0:.2f}), but the decision relies on it for {share:.0%} only"
         )
         advice = use_the_features(facts.run, name)

@@ -3,7 +3,8 @@
 Compares the negative log-likelihood of a modality's own logits on training and validation samples.
 The rule fires when the gap exceeds 0.2 log(classes), the training value is below a quarter of the
 validation value, and the validation value has risen more than 3 % above its own minimum. It warns
-if the decision relies on that modality, and only informs if it does not.
+if the decision relies on that modality, and only informs if it does not. With several labels the
+unit is log(2), the loss of an undecided answer.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from mmtool.diagnose.rules._advice import recipe_argument
 from mmtool.diagnose.tables import Row, number, rows
 
 NEEDS = ("epoch_modalities.nll",)
+NOT_FOR = {"regression": "its bound is in units of log(classes), a squared error has no such unit"}
 
 
 def check(facts: Facts) -> list[Finding]:

@@ -43,6 +43,7 @@ class Encoder(nn.Module):
     """Three convolutional blocks and a global average."""
 
     accepts: ClassVar[frozenset[InputKind]] = frozenset({"spectrogram", "frames"})
+    folds_frames: ClassVar[bool] = True
 
     def __init__(self, options: Options, spec: InputSpec) -> None:
         super().__init__()
@@ -55,9 +56,16 @@ class Encoder(nn.Module):
             blocks += _block(channels[number], channels[number + 1], stride, options)
             if number < 2:
                 blocks.append(nn.MaxPool2d(2))
+        self.stage_dims = channels[1:]
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.out_dim = channels[-1]
+
+    def stages(self) -> list[nn.Module]:
+        """Give the three blocks, each with the pooling before it."""
+        ends = [number for number, layer in enumerate(self.blocks) if isinstance(layer, nn.ReLU)]
+        starts = [0, *(end + 1 for end in ends)]
+        return [self.blocks[start : end + 1] for start, end in zip(starts, ends, strict=False)]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Give one feature per sample; [batch, 4 * width]."""

@@ -30,6 +30,7 @@ class Encoder(nn.Module):
     """Fully connected layers on the flattened input."""
 
     accepts: ClassVar[frozenset[InputKind]] = frozenset({"wave", "spectrogram", "frames", "series"})
+    folds_frames: ClassVar[bool] = False
 
     def __init__(self, options: Options, spec: InputSpec) -> None:
         super().__init__()
@@ -45,6 +46,12 @@ class Encoder(nn.Module):
             layers += [linear(num_inputs, num_outputs), nn.ReLU(), nn.Dropout(options.dropout)]
         self.layers = nn.Sequential(*layers)
         self.out_dim = sizes[-1]
+        self.stage_dims = sizes[1:]
+
+    def stages(self) -> list[nn.Module]:
+        """Give each hidden layer, the first with the flattening before it."""
+        ends = range(4, len(self.layers) + 1, 3)
+        return [self.layers[start:end] for start, end in zip((0, *ends), ends, strict=False)]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Give one feature per sample; [batch, ...] -> [batch, out_dim]."""

@@ -35,6 +35,7 @@ class Encoder(nn.Module):
     """Residual network whose feature is the mean of its last feature map."""
 
     accepts: ClassVar[frozenset[InputKind]] = frozenset({"spectrogram", "frames"})
+    folds_frames: ClassVar[bool] = True
 
     def __init__(self, options: Options, spec: InputSpec) -> None:
         super().__init__()
@@ -49,8 +50,14 @@ class Encoder(nn.Module):
         for name, layer in network.named_children():
             if name not in ("avgpool", "fc"):
                 self.body.add_module(name, layer)
+        self.stage_dims = (64, 128, 256, 512)
         if options.weights is not None:
             load_weights(self.body, Path(options.weights))
+
+    def stages(self) -> list[nn.Module]:
+        """Give the four groups of residual blocks, the first with what comes before it."""
+        layers = list(self.body.children())
+        return [nn.Sequential(*layers[:-3]), *layers[-3:]]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Give one feature per sample; [batch, (time,) channel, height, width] -> [batch, 512]."""
