@@ -113,8 +113,14 @@ def docstring(entry: Entry) -> str:
 
 
 def summary(entry: Entry) -> str:
-    """Give the first line of an entry's page."""
-    return docstring(entry).partition("\n")[0].strip()
+    """Give the first line of an entry's page; of a recipe's, whose lines are wrapped, the first
+    sentence."""
+    page = docstring(entry)
+    if entry.kind != "recipes":
+        return page.partition("\n")[0].strip()
+    paragraph = " ".join(page.partition("\n\n")[0].split())
+    sentence, dot, _ = paragraph.partition(". ")
+    return sentence + dot.strip()
 
 
 def load(kind: str, name: str, *, relative_to: Path | None = None) -> ModuleType:

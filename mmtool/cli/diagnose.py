@@ -1,5 +1,6 @@
 """`mmtool diagnose`: what a run says about its modalities and its machine."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -27,13 +28,20 @@ def diagnose(
         list[str],
         typer.Argument(
             metavar="RUN...",
-            help="A path, a name, the start of a name, or latest; several are compared.",
+            help="A path, a name, the start of a name, latest, or a folder of runs; several are "
+            "compared.",
             autocompletion=run_names,
             show_default=False,
         ),
     ],
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page too.")
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(
+            "--markdown", metavar="FILE", help="Put a comparison into a Markdown page as a section."
+        ),
     ] = None,
     fail_on: Annotated[
         Severity | None,
@@ -49,15 +57,16 @@ def diagnose(
     \b
     mmtool diagnose latest
     mmtool diagnose RUN OTHER-RUN --html report.html
+    mmtool diagnose runs/cg_mnist --markdown RESULTS.md
     mmtool diagnose latest --fail-on warn
     """
     from mmtool.diagnose.api import diagnose as read_and_diagnose
-    from mmtool.runlog.rundir import resolve_run
 
     if watch:
-        _check_watch(output, {"--html": html, "--fail-on": fail_on, "--json": output.as_json})
+        drawn = {"--html": html, "--markdown": markdown, "--fail-on": fail_on}
+        _check_watch(output, {**drawn, "--json": output.as_json})
     root = runs_root(runs_dir)
-    paths = [resolve_run(text, root).path for text in runs]
+    paths = [_find(text, root) for text in runs]
     if watch:
         _watch(output, paths)
         return
@@ -65,8 +74,21 @@ def diagnose(
     _show(output, report)
     if html is not None:
         _write_page(output, report, html)
+    if markdown is not None:
+        _write_section(output, report, runs, markdown)
     if fail_on is not None:
         _fail_on(report, fail_on)
+
+
+def _find(text: str, root: Path) -> Path:
+    """Give a run, or a folder of runs by its path or its name in the folder of all runs."""
+    from mmtool.runlog.rundir import resolve_run
+    from mmtool.runlog.suite import is_folder_of_runs
+
+    for folder in (Path(text), root / text):
+        if is_folder_of_runs(folder):
+            return folder
+    return resolve_run(text, root).path
 
 
 def _check_watch(output: Output, others: dict[str, Any]) -> None:
@@ -97,6 +119,23 @@ def _write_page(output: Output, report: "Report", path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_html(report.as_dict()), encoding="utf-8")
     output.info(f"page: {path}")
+
+
+def _write_section(output: Output, report: "Report", runs: list[str], path: Path) -> None:
+    from mmtool.diagnose.report.markdown import render_markdown, replaced
+
+    if "comparison" not in report.metrics:
+        raise RequestError(
+            "--markdown writes a comparison, and this is one run",
+            where="command line",
+            fix="name several runs or a folder of runs, or use --html",
+        )
+    command = f"mmtool diagnose {' '.join(map(shlex.quote, runs))} --markdown {path}"
+    page = path.read_text(encoding="utf-8") if path.is_file() else ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    section = render_markdown(report, command=command)
+    path.write_text(replaced(page, section), encoding="utf-8")
+    output.info(f"section: {path}")
 
 
 def _fail_on(report: "Report", severity: Severity) -> None:

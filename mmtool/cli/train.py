@@ -265,7 +265,12 @@ def _dry_run(output: Output, loaded: "Loaded", data: Path, root: Path) -> None:
     from mmtool.engine.preview import check
 
     facts = check(TrainRequest(loaded, root, data))
-    rows = [(key.replace("_", " "), _fact(key, value)) for key, value in facts.items() if value]
+    rows = [("first", link) for link in facts["links"]]
+    rows += [
+        (key.replace("_", " "), _fact(key, value))
+        for key, value in facts.items()
+        if value and key != "links"
+    ]
     lines = [*align(rows), "", *value_lines(loaded)]
     output.result(SCHEMA, {"dry_run": True, "recipe": loaded.path, **facts}, lines)
     for warning in facts.get("warnings", ()):

@@ -23,6 +23,8 @@ from mmtool.diagnose.metrics.system import system_table
 from mmtool.diagnose.rules import _thresholds as thresholds
 from mmtool.diagnose.rules._runner import run_rules
 from mmtool.errors import RequestError
+from mmtool.runlog.rundir import run_names
+from mmtool.runlog.suite import SuiteRecord, is_folder_of_runs, read_suite
 
 LIMITS = (
     "A shortcut that also holds in the validation split cannot be told from information.",
@@ -43,10 +45,10 @@ HEADLINE_ORDER = ("inconclusive", "no-signal", "dominant-modality", "starved-mod
 def diagnose(paths: Sequence[Path | str], *, epoch: int | None = None) -> Report:
     """Give the report on one run, with runs of a single modality as references, or a comparison.
 
-    `epoch` chooses the epoch at which balance is judged; the last one with validation is the
-    default.
+    A folder of runs stands for those of its runs that are finished. `epoch` chooses the epoch at
+    which balance is judged; the last one with validation is the default.
     """
-    runs = _distinct([open_run(Path(path)) for path in paths])
+    runs, suite, left_out = _opened([Path(path) for path in paths])
     if not runs:
         raise RequestError("no run was given", fix="mmtool diagnose runs/latest")
     joint = [run for run in runs if len(run.modalities) != 1]
@@ -61,7 +63,50 @@ def diagnose(paths: Sequence[Path | str], *, epoch: int | None = None) -> Report
     for run in main:
         references, notes = _references(run, solo if joint else [])
         reports.append(_report(run, references, notes, epoch))
-    return compare(main, reports)
+    return compare(main, reports, suite=suite, notes=left_out)
+
+
+def _opened(paths: Sequence[Path]) -> tuple[list[Run], SuiteRecord | None, list[str]]:
+    """Open runs and folders of runs; say which runs of a folder are left out."""
+    found: list[Run] = []
+    notes: list[str] = []
+    for path in paths:
+        if not is_folder_of_runs(path):
+            found.append(open_run(path))
+            continue
+        inside = [open_run(path / name) for name in run_names(path)]
+        finished = [run for run in inside if run.finished]
+        found += finished
+        notes += _missing(path, inside, finished)
+    suite = read_suite(paths[0]) if len(paths) == 1 and is_folder_of_runs(paths[0]) else None
+    return _distinct(_in_order(found, suite)), suite, notes
+
+
+def _missing(folder: Path, inside: Sequence[Run], finished: Sequence[Run]) -> list[str]:
+    notes = [
+        f"{run.name} is left out: it is {run.tables.status.get('state', 'unfinished')}."
+        for run in inside
+        if run not in finished
+    ]
+    suite = read_suite(folder)
+    if suite is None:
+        return notes
+    names = {run.name for run in inside}
+    absent = [words for name, words in suite.runs.items() if name not in names]
+    others = sorted(names - set(suite.runs))
+    if absent:
+        notes.append(f"Not trained yet: {', '.join(absent)}.")
+    if others:
+        notes.append(f"Not of the suite as it is now: {', '.join(others)}.")
+    return notes
+
+
+def _in_order(runs: list[Run], suite: SuiteRecord | None) -> list[Run]:
+    """Give runs in the order in which their suite names them."""
+    if suite is None:
+        return runs
+    place = {name: at for at, name in enumerate(suite.runs)}
+    return sorted(runs, key=lambda run: place.get(run.name, len(place)))
 
 
 def _distinct(runs: list[Run]) -> list[Run]:

@@ -1,77 +1,86 @@
 """Several runs side by side: what differs in the recipe, and whether the result differs too.
 
-Runs that differ only in the seed form a group. A difference is called improved or regressed only
-if it exceeds the noise floor: from the spread over seeds where both groups have at least two,
-otherwise from the validation counts and a typical seed spread.
+Runs that differ only in the seed form a group. The baseline is the group of the method `none`, or
+the first one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import sqrt
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
+from mmtool.diagnose.changes import SPLITS, Group, change, main_wording, sentence
 from mmtool.diagnose.finding import Finding, Report
+from mmtool.diagnose.groups import Members, differing_keys, group_runs, recipe_values
 from mmtool.diagnose.load import Run
+from mmtool.diagnose.metrics.bootstrap import NUM_RESAMPLES, SEED
 from mmtool.diagnose.metrics.intervals import Z95
 from mmtool.diagnose.metrics.names import in_words
+from mmtool.diagnose.paired import Answers, modality_score, read_answers
 from mmtool.diagnose.rules import _thresholds as limits
 from mmtool.errors import RequestError
+from mmtool.text import plural
 
-T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-"""Two-sided 95 % points of Student's t for 1 to 10 degrees of freedom."""
-NOT_COMPARED = ("launch", "log")
-"""Sections that do not change what is learnt."""
+if TYPE_CHECKING:
+    from mmtool.runlog.suite import SuiteRecord
 
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Runs of one recipe that differ in the seed only."""
-
-    label: str
-    members: tuple[int, ...]
-    accs: tuple[float, ...]
-    step_ms: tuple[float, ...]
-    n: int
-    error: float | None = None
-    """Standard error over samples of a score that is no rate."""
-    metric: str = "accuracy"
-
-    @property
-    def acc(self) -> float | None:
-        """Mean final validation score over the seeds."""
-        return sum(self.accs) / len(self.accs) if self.accs else None
+FEW = 6
+"""More changes than this are counted rather than told one by one."""
+_NO_ANSWERS = (
+    "Some of these runs left no answers of single samples: their changes are judged by a noise "
+    "floor from scores alone."
+)
+_MANY = (
+    "{count} comparisons with one baseline: one in twenty leaves out zero by chance, and the best "
+    "of them looks better than it is."
+)
+_FEW_SEEDS = "Fewer than three seeds per recipe: the spread between seeds is hardly known."
 
 
-def compare(runs: Sequence[Run], reports: Sequence[Report]) -> Report:
-    """Give one report that sets comparable runs side by side; the first group is the baseline."""
+def compare(
+    runs: Sequence[Run],
+    reports: Sequence[Report],
+    *,
+    suite: SuiteRecord | None = None,
+    notes: Sequence[str] = (),
+) -> Report:
+    """Give one report that sets comparable runs side by side."""
     _check_comparable(runs)
-    values = [_flat(run) for run in runs]
-    differing = _differing(values)
-    groups = _groups(runs, reports, values, differing)
-    changes = [_change(groups[0], group) for group in groups[1:]]
-    seeds = min(len(group.members) for group in groups)
+    values = [recipe_values(run) for run in runs]
+    differing = differing_keys(values)
+    rows = [_row(run, report) for run, report in zip(runs, reports, strict=True)]
+    answers, unread = _all_answers(runs)
+    groups = [_group(some, runs, rows, answers) for some in group_runs(runs, values)]
+    base = next((g for g in groups if g.facts["method"] == "none"), groups[0])
+    changes = [change(base, group, answers) for group in groups if group is not base]
     return Report(
-        run=" vs ".join(run.name for run in runs),
+        run=" vs ".join(run.name for run in runs) if suite is None else suite.name,
         verdict=_verdict(groups, changes),
-        findings=tuple(_finding(change) for change in changes),
+        findings=tuple(_finding(found) for found in changes),
         metrics={
             "comparison": {
+                "baseline": base.label,
                 "differing": {key: [v.get(key) for v in values] for key in differing},
-                "runs": [_row(run, report) for run, report in zip(runs, reports, strict=True)],
-                "groups": [_group_row(group, runs) for group in groups],
+                "runs": rows,
+                "groups": [group.row() for group in groups],
                 "changes": changes,
+                "bootstrap": {
+                    "resamples": NUM_RESAMPLES,
+                    "seed": SEED,
+                    "clusters": {split: answers[split].num_units for split in SPLITS},
+                },
             },
             "runs": [{"run": r.run, "verdict": r.verdict, **r.metrics} for r in reports],
         },
-        limits=(
-            ()
-            if seeds >= 3
-            else ("Fewer than three seeds per recipe: the spread between seeds is hardly known.",)
-        )
-        + reports[0].limits[:1],
-        meta={"paths": [str(run.path) for run in runs], "thresholds": limits.as_dict()},
+        limits=(*notes, *unread, *_limits(groups, changes), *reports[0].limits[:1]),
+        meta={
+            "paths": [str(run.path) for run in runs],
+            "thresholds": limits.as_dict(),
+            "suite": None if suite is None else asdict(suite),
+            "environment": dict(runs[0].environment),
+        },
     )
 
 
@@ -85,6 +94,14 @@ def _check_comparable(runs: Sequence[Run]) -> None:
             why="accuracies on different validation samples do not compare",
             fix=f"mmtool diagnose {runs[0].path}",
         )
+    protocols = {run.tables.head.get("protocol") for run in runs} - {None}
+    if len(protocols) > 1:
+        raise RequestError(
+            "these runs cannot be compared: they used different splits of the dataset",
+            where=", ".join(f"{run.name}: {run.tables.head.get('protocol')}" for run in runs),
+            why="accuracies on different test samples do not compare",
+            fix=f"mmtool diagnose {runs[0].path}",
+        )
     if len({run.metric for run in runs}) > 1:
         raise RequestError(
             "these runs cannot be compared: they were trained on different tasks",
@@ -94,60 +111,71 @@ def _check_comparable(runs: Sequence[Run]) -> None:
         )
 
 
-def _flat(run: Run) -> dict[str, Any]:
-    """Recipe values by dotted key; without a resolved recipe, what the log's head says."""
-    if not run.recipe:
-        head = run.tables.head
-        return {k: head.get(k) for k in ("method", "batch_size", "epochs", "modalities")}
-    flat: dict[str, Any] = {}
-
-    def walk(value: object, key: str) -> None:
-        if isinstance(value, Mapping):
-            for name, entry in value.items():
-                walk(entry, f"{key}.{name}" if key else str(name))
-        else:
-            flat[key] = value
-
-    walk({k: v for k, v in run.recipe.items() if k not in NOT_COMPARED}, "")
-    return flat
+def _all_answers(runs: Sequence[Run]) -> tuple[dict[str, Answers], list[str]]:
+    answers: dict[str, Answers] = {}
+    notes: list[str] = []
+    for split in SPLITS:
+        answers[split], unread = read_answers(runs, split)
+        notes += unread
+    return answers, notes
 
 
-def _differing(values: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = sorted({key for value in values for key in value})
-    return [key for key in keys if any(v.get(key) != values[0].get(key) for v in values)]
-
-
-def _groups(
+def _group(
+    some: Members,
     runs: Sequence[Run],
-    reports: Sequence[Report],
-    values: Sequence[Mapping[str, Any]],
-    differing: Sequence[str],
-) -> list[Group]:
-    without_seed = [key for key in differing if key != "train.seed"]
-    members: dict[str, list[int]] = {}
-    for index, value in enumerate(values):
-        label = ", ".join(f"{key}={_short(value.get(key))}" for key in without_seed)
-        members.setdefault(label or "same recipe", []).append(index)
-    if len(members) == 1 and "train.seed" not in differing:
-        members = {run.name: [index] for index, run in enumerate(runs)}
-    return [_group(label, some, reports) for label, some in members.items()]
-
-
-def _short(value: object) -> str:
-    return "unset" if value is None else str(value)
-
-
-def _group(label: str, members: Sequence[int], reports: Sequence[Report]) -> Group:
-    rows = [_measured(reports[index]) for index in members]
+    rows: Sequence[Mapping[str, Any]],
+    answers: Mapping[str, Answers],
+) -> Group:
+    first = runs[some.at[0]]
+    members = [rows[index] for index in some.at]
+    logged = {"val": "acc", "test": "test_acc"}
+    scores = {
+        split: [answers[split].scores.get(i, rows[i][key]) for i in some.at]
+        for split, key in logged.items()
+    }
+    num_test = [int(runs[i].tables.head.get("num_test") or 0) for i in some.at]
     return Group(
-        label=label,
-        members=tuple(members),
-        accs=tuple(r["acc"] for r in rows if r["acc"] is not None),
-        step_ms=tuple(r["step_p50_ms"] for r in rows if r["step_p50_ms"] is not None),
-        n=min((int(r["n"] or 0) for r in rows), default=0),
-        error=max((r["error"] for r in rows if r["error"] is not None), default=None),
-        metric=str(rows[0]["metric"]) if rows else "accuracy",
+        label=some.label,
+        members=some.at,
+        scores={k: tuple(v for v in found if v is not None) for k, found in scores.items()},
+        n={"val": min(int(r["n"] or 0) for r in members), "test": min(num_test)},
+        step_ms=tuple(r["step_p50_ms"] for r in members if r["step_p50_ms"] is not None),
+        seconds=tuple(r["seconds"] for r in members if r["seconds"] is not None),
+        error=max((r["error"] for r in members if r["error"] is not None), default=None),
+        metric=str(members[0]["metric"]),
+        facts={
+            "method": first.method,
+            "fusion": first.fusion,
+            "runs": [r["run"] for r in members],
+            "seeds": [r["seed"] for r in members],
+            "unimodal": first.tables.head.get("unimodal"),
+            "modalities": _by_modality(some, runs, answers),
+        },
     )
+
+
+def _by_modality(
+    some: Members, runs: Sequence[Run], answers: Mapping[str, Answers]
+) -> dict[str, dict[str, float | None]]:
+    """Give the mean score of each modality by itself, on each split."""
+    found: dict[str, dict[str, float | None]] = {}
+    for modality in runs[some.at[0]].modalities:
+        found[modality] = {}
+        for split in SPLITS:
+            kept = [answers[split].found.get(index) for index in some.at]
+            scores = [
+                _logged(runs[at], split, modality) if one is None else modality_score(one, modality)
+                for at, one in zip(some.at, kept, strict=True)
+            ]
+            known = [score for score in scores if score is not None]
+            found[modality][split] = sum(known) / len(known) if known else None
+    return found
+
+
+def _logged(run: Run, split: str, modality: str) -> float | None:
+    table = run.tables.epoch_modalities
+    kept = table[(table["split"] == split) & (table["modality"] == modality)]["acc"].dropna()
+    return float(kept.iloc[-1]) if len(kept) else None
 
 
 def _measured(report: Report) -> dict[str, Any]:
@@ -155,11 +183,11 @@ def _measured(report: Report) -> dict[str, Any]:
     fused = report.metrics["curves"]["fused"]
     last_val = (fused.get("val", {}).get("acc") or [(None, None)])[-1]
     step = (report.metrics.get("steps") or {}).get("step") or {}
-    metric, interval = report.meta.get("metric") or "accuracy", balance.get("fused")
-    is_rate = metric != "r2" or not interval
+    metric, interval = report.meta.get("metric") or "accuracy", balance.get("fused") or {}
+    has_error = metric == "r2" and bool(interval)
     return {
         "metric": metric,
-        "error": None if is_rate else (interval["high"] - interval["low"]) / (2 * Z95),
+        "error": (interval["high"] - interval["low"]) / (2 * Z95) if has_error else None,
         "acc": last_val[1],
         "epoch": last_val[0],
         "n": balance.get("n") or report.meta.get("num_val"),
@@ -175,12 +203,15 @@ def _row(run: Run, report: Report) -> dict[str, Any]:
     def value(m: Mapping[str, Any], key: str) -> Any:
         return (m.get(key) or {}).get("value")
 
+    # The time of a run that was resumed is that of its last attempt only.
+    is_whole = len(run.tables.attempts) == 1
     return {
         "run": run.name,
         "method": run.method,
         "seed": run.option("train", "seed"),
         "finished": run.finished,
         **_measured(report),
+        "seconds": run.tables.status.get("seconds") if is_whole else None,
         "modalities": {
             m["modality"]: {key: value(m, key) for key in ("share", "alone", "probe", "unimodal")}
             for m in modalities
@@ -188,104 +219,38 @@ def _row(run: Run, report: Report) -> dict[str, Any]:
     }
 
 
-def _group_row(group: Group, runs: Sequence[Run]) -> dict[str, Any]:
-    return {
-        "label": group.label,
-        "runs": [runs[index].name for index in group.members],
-        "num_seeds": len(group.members),
-        "acc_mean": group.acc,
-        "acc_deviation": sqrt(_variance(group.accs)) if len(group.accs) > 1 else None,
-    }
+def _limits(groups: Sequence[Group], changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    said = []
+    if min(len(group.members) for group in groups) < 3:
+        said.append(_FEW_SEEDS)
+    if any(key.endswith("acc_noise_floor") for found in changes for key in found):
+        said.append(_NO_ANSWERS)
+    if len(changes) >= FEW:
+        said.append(_MANY.format(count=len(changes)))
+    return said
 
 
-def _variance(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values)
-    return sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-
-
-def noise_floor(base: Group, other: Group) -> float:
-    """Give the difference of scores that chance alone would exceed once in twenty times."""
-    if len(base.accs) > 1 and len(other.accs) > 1:
-        freedom = len(base.accs) + len(other.accs) - 2
-        pooled = (
-            _variance(base.accs) * (len(base.accs) - 1)
-            + _variance(other.accs) * (len(other.accs) - 1)
-        ) / freedom
-        point = T95[freedom - 1] if freedom <= len(T95) else Z95
-        return float(point * sqrt(pooled * (1 / len(base.accs) + 1 / len(other.accs))))
-    floor = 0.0
-    for group in (base, other):
-        acc = group.acc or 0.0
-        of_rate = max(acc * (1 - acc), 0.0) / max(group.n, 1)
-        floor += (of_rate if group.error is None else group.error**2) / len(group.members)
-        floor += limits.SEED_SPREAD**2 / len(group.members)
-    return Z95 * sqrt(floor)
-
-
-def _wording(difference: float, floor: float) -> str:
-    if abs(difference) <= floor:
-        return "no change detected"
-    return "improved" if difference > 0 else "regressed"
-
-
-def _change(base: Group, other: Group) -> dict[str, Any]:
-    change: dict[str, Any] = {
-        "baseline": base.label,
-        "group": other.label,
-        "n": other.n,
-        "metric": other.metric,
-    }
-    if base.acc is not None and other.acc is not None:
-        floor = noise_floor(base, other)
-        difference = other.acc - base.acc
-        change |= {
-            "acc_difference": difference,
-            "acc_noise_floor": floor,
-            "acc_wording": _wording(difference, floor),
-            "num_seeds": [len(base.members), len(other.members)],
-        }
-    if base.step_ms and other.step_ms:
-        before = sum(base.step_ms) / len(base.step_ms)
-        relative = sum(other.step_ms) / len(other.step_ms) / before - 1
-        change |= {
-            "step_time_relative": relative,
-            "step_time_noise_floor": limits.TIME_NOISE,
-            "step_time_wording": _wording(-relative, limits.TIME_NOISE),
-        }
-    return change
-
-
-def _sentence(change: Mapping[str, Any]) -> str:
-    parts = []
-    if "acc_wording" in change:
-        parts.append(
-            f"validation {in_words(change['metric'])} {change['acc_wording']} "
-            f"({change['acc_difference']:+.3f}, noise floor {change['acc_noise_floor']:.3f})"
-        )
-    if "step_time_wording" in change:
-        parts.append(
-            f"step time {change['step_time_wording']} ({change['step_time_relative']:+.0%})"
-        )
-    return f"{change['group']}: {', '.join(parts) or 'nothing in common to compare'}"
-
-
-def _finding(change: Mapping[str, Any]) -> Finding:
-    worse = change.get("acc_wording") == "regressed"
+def _finding(found: Mapping[str, Any]) -> Finding:
     return Finding(
         rule="comparison",
-        severity="warn" if worse else "info",
-        what=_sentence(change),
-        evidence=change,
-        advice="" if min(change.get("num_seeds") or [3]) >= 3 else "train with --seeds 0,1,2",
+        severity="warn" if main_wording(found) == "regressed" else "info",
+        what=sentence(found),
+        evidence=found,
+        advice="" if min(found["num_seeds"]) >= 3 else "train with --seeds 0,1,2",
     )
 
 
 def _verdict(groups: Sequence[Group], changes: Sequence[Mapping[str, Any]]) -> str:
     if not changes:
         only = groups[0]
-        spread = sqrt(_variance(only.accs)) if len(only.accs) > 1 else 0.0
-        mean = "unknown" if only.acc is None else f"{only.acc:.3f}"
-        score = f"{in_words(only.metric)} {mean}, deviation {spread:.3f}"
-        return f"One recipe, {len(only.members)} seeds: {score}."
-    listed = "; ".join(_sentence(change) for change in changes)
-    return f"Against {groups[0].label}: {listed}."
+        split = "test" if only.scores["test"] and not only.scores["val"] else "val"
+        mean = only.mean(split)
+        score = f"{in_words(only.metric)} {'unknown' if mean is None else f'{mean:.3f}'}"
+        spread = only.deviation(split) or 0.0
+        return f"One recipe, {len(only.members)} seeds: {score}, deviation {spread:.3f}."
+    base = changes[0]["baseline"]
+    if len(changes) <= FEW:
+        return f"Against {base}: {'; '.join(map(sentence, changes))}."
+    counts = Counter(main_wording(found) for found in changes)
+    parts = [f"{counts[w]} {w}" for w in ("improved", "regressed", "no change detected")]
+    return f"Against {base}, of {plural(len(changes), 'other recipe')}: {', '.join(parts)}."

@@ -140,7 +140,8 @@ def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | N
     model = build_recipe_model(recipe, dataset, method, relative_to)
     if model.is_exchanging:
         _check_exchange(recipe, method.asked())
-    laid_out(model, ranks.device)
+    # FSDP2 refuses parameters in any but the plain layout.
+    laid_out(model, ranks.device, is_plain=recipe.launch.sync == "fsdp")
     facts = ModelFacts(
         dataset.modalities,
         dataset.num_classes,
@@ -237,12 +238,11 @@ def build_recipe_model(
     )
 
 
-def laid_out(model: nn.Module, device: torch.device) -> None:
+def laid_out(model: nn.Module, device: torch.device, *, is_plain: bool = False) -> None:
     """Move a model to its device, in the memory layout in which images are fastest there."""
-    if device.type == "cuda" or torch.backends.mkldnn.is_available():
-        model.to(device, memory_format=torch.channels_last)
-    else:
-        model.to(device)
+    model.to(device)
+    if not is_plain and (device.type == "cuda" or torch.backends.mkldnn.is_available()):
+        model.to(memory_format=torch.channels_last)
 
 
 def check_needs(recipe: Recipe, dataset: Dataset, method: BalancingMethod) -> tuple[str, ...]:

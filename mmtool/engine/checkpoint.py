@@ -25,6 +25,7 @@ from mmtool.engine.about import about_weights
 from mmtool.engine.build import Job, Progress
 from mmtool.engine.choose import ABOUT, STATE, UNREADABLE, WEIGHTS
 from mmtool.engine.manifest import begin, discard, need_room, publish, read_manifest, seal
+from mmtool.engine.optim import lay_out_state
 from mmtool.engine.same_recipe import recorded
 from mmtool.errors import CheckpointError, NotWritable
 from mmtool.methods._base import DataPlan
@@ -236,6 +237,7 @@ def load_checkpoint(job: Job, path: Path) -> None:
     except UNREADABLE as err:
         raise CheckpointError(f"{path} could not be read: {err}", fix="try again") from err
     take_small_state(job, state)
+    lay_out_state(job.optimizer)
 
 
 def load_weights(job: Job, path: Path) -> None:

@@ -103,16 +103,25 @@ def encode_rows(job: Job, rows: np.ndarray, *, isolated: bool = False) -> Encode
 
 def evaluate(job: Job, split: str, rows: np.ndarray) -> dict[str, Any]:
     """Give the fields of an `epoch` event for these rows (see runlog.events)."""
-    encoded = encode_rows(job, rows, isolated=True)
+    return measure(job, encode_rows(job, rows, isolated=True), split)
+
+
+def measure(job: Job, encoded: Encoded, split: str) -> dict[str, Any]:
+    """Give the fields of an `epoch` event for samples whose encoders were run in isolation too."""
     with evaluation_mode(job.model):
         return _measure(job, encoded, split)
 
 
+def logits_of(job: Job, encoded: Encoded) -> tuple[Tensor, dict[Modality, Tensor]]:
+    """Give the logits of the prediction, and of each modality by itself."""
+    unimodal = job.model.unimodal(encoded.own)
+    of_all = unimodal if encoded.isolated is None else None
+    return _predict(job, encoded.features, encoded.present, of_all), unimodal
+
+
 def _measure(job: Job, encoded: Encoded, split: str) -> dict[str, Any]:
     model, label, task = job.model, encoded.label, job.dataset.task
-    unimodal = model.unimodal(encoded.own)
-    of_all = unimodal if encoded.isolated is None else None
-    logits = _predict(job, encoded.features, encoded.present, of_all)
+    logits, unimodal = logits_of(job, encoded)
     predicted = own = answers(logits, task)
     if encoded.isolated is not None:
         # Where encoders hear each other, the others would still tell of what is permuted.

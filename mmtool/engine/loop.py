@@ -15,14 +15,13 @@ from mmtool.engine import planted
 from mmtool.engine.between_epochs import epoch_context, parameters_and_snapshots, take_snapshot
 from mmtool.engine.branches import BranchLog, try_branches
 from mmtool.engine.build import Job
-from mmtool.engine.checkpoint import load_weights
-from mmtool.engine.choose import choose_together
 from mmtool.engine.evaluate import (
     encode_rows,
     evaluate,
     evaluation_mode,
     train_sample,
 )
+from mmtool.engine.finish import finish_run, report
 from mmtool.engine.grads import check_replicas
 from mmtool.engine.memory import advice, is_out_of_memory
 from mmtool.engine.metriclog import MetricLog
@@ -64,6 +63,8 @@ class Fit:
     metrics: MetricLog
     saver: Saver
     beat: Beat = no_beat
+    directory: Path | None = None
+    """The run directory, where answers are kept; None keeps none."""
 
     def save(self) -> None:
         """Begin to write a checkpoint of the training state."""
@@ -82,10 +83,12 @@ def fit(
     is_resumed: bool,
     beat: Beat = no_beat,
     may_change: bool = False,
+    directory: Path | None = None,
 ) -> None:
     """Train to the end of the recipe, or until asked to stop; then evaluate on test."""
     saver = Saver(job, checkpoints, emit)
-    run = Fit(job, emit, checkpoints, stop, MetricLog(PhaseClock(job.device)), saver, beat)
+    metrics = MetricLog(PhaseClock(job.device))
+    run = Fit(job, emit, checkpoints, stop, metrics, saver, beat, directory)
     try:
         if is_resumed:
             resume(job, saver, checkpoints, emit, may_change=may_change)
@@ -113,7 +116,8 @@ def _fit(run: Fit) -> None:
     while job.progress.epoch < job.recipe.train.epochs:
         _train_epoch(run)
         _finish_epoch(run)
-    _finish_run(run)
+    run.saver.finish()
+    finish_run(job, run.emit, run.checkpoints, run.directory)
 
 
 def _check_model(job: Job) -> None:
@@ -282,30 +286,5 @@ def _finish_epoch(run: Fit) -> None:
     run.save()
 
 
-def _finish_run(run: Fit) -> None:
-    """Evaluate the selected weights on test, which never selects them."""
-    job = run.job
-    run.saver.finish()
-    if job.recipe.train.select == "best":
-        path, refused = choose_together(job.ranks, run.checkpoints, "best")
-        for problem in refused:
-            run.emit("event", what="warning", message=f"best weights passed over: {problem}")
-        load_weights(job, path)
-    test_rows = job.dataset.rows("test")
-    if len(test_rows):
-        _evaluate(run, "test", test_rows)
-
-
 def _evaluate(run: Fit, split: str, rows: np.ndarray) -> None:
-    job, progress = run.job, run.job.progress
-    fields = evaluate(job, split, rows)
-    epoch = progress.epoch
-    if split == "test":
-        is_best = job.recipe.train.select == "best"
-        epoch = progress.best_epoch if is_best else progress.epoch - 1
-    run.emit("epoch", epoch=epoch, step=progress.step, **fields)
-    job.metrics[f"{split}.loss"] = fields["loss"]
-    job.metrics[f"{split}.acc"] = fields["acc"]
-    for modality, row in fields["m"].items():
-        job.metrics[f"{split}.acc.{modality}"] = row["acc"]
-        job.metrics[f"{split}.loss.{modality}"] = row["nll"]
+    report(run.job, run.emit, split, evaluate(run.job, split, rows), run.job.progress.epoch)

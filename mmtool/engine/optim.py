@@ -53,6 +53,19 @@ def reset_state(optimizer: torch.optim.Optimizer, parameters: Sequence[Parameter
                 value.zero_()
 
 
+def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give every slot the memory layout of its parameter.
+
+    Fused optimisers walk memory, not indices: a slot in another layout meets the wrong weights.
+    """
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if not isinstance(value, Tensor) or value.shape != parameter.shape:
+                continue
+            if value.stride() != parameter.stride():
+                slots[name] = torch.empty_like(parameter).copy_(value)
+
+
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """Give the learning rate of a step, a pure function of the step."""
     epoch = step / steps_per_epoch

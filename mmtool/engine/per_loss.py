@@ -44,7 +44,7 @@ def restore_combined(job: Job, collected: dict[str, list[Tensor | None]], ctx: S
         combined = job.method.combine(group, by_term, ctx)
         for parameter, gradient in zip(parameters, combined, strict=True):
             # The sum over ranks that follows must leave the combined gradient as it is.
-            parameter.grad = gradient / job.ranks.world
+            parameter.grad = _in_layout_of(parameter, gradient / job.ranks.world)
         offset += len(parameters)
 
 
@@ -52,10 +52,13 @@ def _in_layout_of(parameter: Tensor, gradient: Tensor | None) -> Tensor:
     """Give a gradient in its parameter's memory layout, as `backward` would.
 
     `autograd.grad` returns whatever layout a kernel chose for this batch; ranks would then add up
-    norms and means in different orders and drift apart in the last bit.
+    norms and means in different orders and drift apart in the last bit, and a fused optimiser walks
+    memory, so that it would take it for another gradient.
     """
     if gradient is None:
         return torch.zeros_like(parameter)
+    if gradient.stride() == parameter.stride():
+        return gradient
     return torch.empty_like(parameter).copy_(gradient)
 
 

@@ -19,6 +19,7 @@ from mmtool.engine.child import read_launch
 from mmtool.engine.distributed import PeerLost, Ranks, choose_device, join, leave
 from mmtool.engine.loop import fit
 from mmtool.engine.pulse import Pulse
+from mmtool.engine.room import check_room, checkpoint_bytes
 from mmtool.engine.scoring import METRICS
 from mmtool.engine.stop import StopRequest
 from mmtool.errors import EnvironmentLacks, MmtoolError
@@ -110,14 +111,13 @@ def _train(
             writer.write("event", what="signal", step=step, message=words)
 
     if launch.get("restart") and ranks.is_first:
-        restart = launch["restart"]
-        words = f"restart {restart['number']}: {restart['reason']}"
-        writer.write("event", what="restart", message=words, number=restart["number"])
+        _say_restart(launch["restart"], writer)
     status, reason = "failed", ""
     with EventWriter(run.system_log_path(ranks.rank)) as system_log:
         sampler = SystemSampler(lambda **f: system_log.write("sys", **f), recipe.log.system_every_s)
         sampler.start()
         try:
+            _find_room(run, job, writer)
             fit(
                 job,
                 emit=emit,
@@ -126,6 +126,7 @@ def _train(
                 is_resumed=bool(launch["is_resumed"]),
                 beat=beat,
                 may_change=bool(launch.get("may_change")),
+                directory=run.path,
             )
             status = "done"
         except MmtoolError as error:
@@ -136,6 +137,18 @@ def _train(
             sampler.stop()
             writer.write("end", status=status, reason=reason)
             job.close()
+
+
+def _say_restart(restart: dict[str, Any], writer: EventWriter) -> None:
+    words = f"restart {restart['number']}: {restart['reason']}"
+    writer.write("event", what="restart", message=words, number=restart["number"])
+
+
+def _find_room(run: RunDir, job: Job, writer: EventWriter) -> None:
+    """Stop, or warn, where the checkpoints will not fit on the disk."""
+    warning = check_room(run.ckpt_dir, checkpoint_bytes(job)) if job.ranks.is_first else None
+    if warning is not None:
+        writer.write("event", what="warning", message=warning)
 
 
 def run_facts(job: Job) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmtool.engine.build import Job
 from mmtool.engine.distributed import Ranks
+from mmtool.engine.optim import lay_out_state
 from mmtool.errors import CheckpointError
 from mmtool.types import PROBE_GROUP
 
@@ -147,6 +148,7 @@ def read_state(job: Job, path: Path, state: Mapping[str, Any]) -> None:
         if found
     }
     job.optimizer.load_state_dict({"state": slots, "param_groups": state["options"]})
+    lay_out_state(job.optimizer)
     job.snapshots = {
         title: [local(wanted[f"snapshot/{title}/{number}"]) for number in range(count)]
         for title, count in state["snapshots"].items()

@@ -5,7 +5,7 @@ modulation", ICCV 2023.
 
     m_m   = Shapley value of modality m, v(S) = F(S) the logits with the inputs of all others zero,
             v({}) = 0;  two modalities: m_a = (F(a,v) - F(0,v) + F(a,0)) / 2
-    s_m   = mean over the samples of min(-log softmax(m_m)_y, -log 1e-8)
+    s_m   = mean over the samples of -log max(softmax(m_m)_y, 1e-8)
     r_m   = exp(mean of the others' s - s_m)
     tau_m = the same of the averages of s over all steps before this one; 1 at the first
     c_m   = exp(alpha min(tau_m - r_m, cap))
@@ -14,9 +14,9 @@ modulation", ICCV 2023.
 The m_m add up to the fused logits, so the loss itself is that of joint training. A modality that
 leads more than it used to (r > tau) is slowed, one that falls behind is sped up. Encoders run once:
 the fusion is late, so a coalition costs a fusion of features, 2^M - 1 of them; the feature of a
-zero input comes from one blank sample, or of a ragged modality from one of each length. With more than `exact_up_to` modalities the mean over `orders`
-random orders per step stands for the sum over all of them, M - 1 fusions each; the parts still add
-up to the fused logits.
+zero input comes from one blank sample, or of a ragged modality from one of each length. With more
+than `exact_up_to` modalities the mean over `orders` random orders per step stands for the sum over
+all of them, M - 1 fusions each; the parts still add up to the fused logits.
 
     paper               | released code               | here
     coefficients of the | as in the paper             | of the step before: they are means over all
@@ -26,15 +26,18 @@ up to the fused logits.
                         |   net in evaluation mode    |   only the blank one in evaluation mode
     no bound            | tau - r at most 10; without | cap = 10, unset for none
                         |   a bound in one script     |
+    not said            | gradients also through the  | blank_gradient = true; with unequal factors
+                        |   zero inputs               |   they no longer cancel, and at a large
+                        |                             |   learning rate may run away: false stops them
     not said            | if any head gradient > 1,   | clip_above unset; 1.0 does the same, with
                         |   total norm clipped to 1   |   the fusion as the head
     one average         | one count of steps          | one count per modality, of steps that had it
     every modality      | as in the paper             | s over the samples that have the modality
 
-Of a multi-label task or a regression s is the mean of the task's loss, with the same bound.
+Of a multi-label task or a regression the score of a sample, from 0 to 1, takes the place of the
+probability of its class.
 """
 
-import math
 import random
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -46,7 +49,7 @@ from torch import Tensor
 from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
 from mmtool.methods._scores import counted
-from mmtool.methods._task import sample_loss
+from mmtool.methods._task import sample_loss, sample_score
 from mmtool.methods._valuation import (
     Coalition,
     Weights,
@@ -56,12 +59,12 @@ from mmtool.methods._valuation import (
     sampled_weights,
 )
 from mmtool.randomness import fold
-from mmtool.types import FUSION_GROUP, Batch, GradGroups, GroupName, Needs, Outputs
+from mmtool.types import FUSION_GROUP, Batch, GradGroups, GroupName, Modality, Needs, Outputs
 
 STAGE = "forward, gradient"
 COST = "2^M - 1 fusions, a blank sample (ragged: a blank batch)"
 
-_LARGEST_LOSS = -math.log(1e-8)
+_SMALLEST_SCORE = 1e-8
 _SUM, _COUNT = "response_loss", "response_count"
 _SALT_ORDER = 0xA63
 
@@ -75,6 +78,8 @@ class Options(schema.Options):
     """Largest tau - r that counts; unset for no bound."""
     clip_above: schema.Positive | None = None
     """Clip the norm of all gradients to 1 where one of the fusion's is larger than this."""
+    blank_gradient: bool = True
+    """Let gradients reach the encoders through the features of zero inputs too."""
     exact_up_to: Annotated[int, Field(ge=2, le=8)] = 4
     """Most modalities for which all coalitions are fused."""
     orders: Annotated[int, Field(ge=1)] = 4
@@ -101,7 +106,10 @@ class Method(BalancingMethod):
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give the fused loss, whose gradient reaches each contribution multiplied."""
         weights = self._exact or orders_of_step(ctx, self.options.orders)
-        responses = attributed(_fused(outputs, batch, weights), weights)
+        absent = outputs.absent
+        if not self.options.blank_gradient:
+            absent = {m: feature.detach() for m, feature in absent.items()}
+        responses = attributed(_fused(outputs, absent, batch, weights), weights)
         self._responses = responses.detach()
         return {"fused": sample_loss(modulated(outputs.logits, responses, self._factors), batch)}
 
@@ -110,8 +118,8 @@ class Method(BalancingMethod):
         del outputs, ctx
         assert self._responses is not None, "losses come before statistics"
         mask = counted(batch)
-        each = torch.stack([sample_loss(z, batch) for z in self._responses], dim=1)
-        sums = torch.where(mask, each.clamp(max=_LARGEST_LOSS), 0.0).sum(0)
+        each = torch.stack([sample_score(z, batch) for z in self._responses], dim=1)
+        sums = torch.where(mask, -each.clamp_min(_SMALLEST_SCORE).log(), 0.0).sum(0)
         return {_SUM: sums, _COUNT: mask.sum(0, dtype=sums.dtype)}
 
     def edit_grads(self, grads: GradGroups, ctx: StepContext) -> None:
@@ -143,13 +151,15 @@ class Method(BalancingMethod):
         self._factors = state["factors"].to(self._factors)
 
 
-def _fused(outputs: Outputs, batch: Batch, weights: Weights) -> dict[Coalition, Tensor]:
+def _fused(
+    outputs: Outputs, absent: Mapping[Modality, Tensor], batch: Batch, weights: Weights
+) -> dict[Coalition, Tensor]:
     assert outputs.fuse is not None, "the method asks for it"
     everything = tuple(range(len(batch.modalities)))
     return {
         chosen: outputs.logits
         if chosen == everything
-        else outputs.fuse(only(outputs.features, chosen, batch.modalities, outputs.absent))
+        else outputs.fuse(only(outputs.features, chosen, batch.modalities, absent))
         for chosen in weights
     }
 

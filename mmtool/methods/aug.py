@@ -181,7 +181,7 @@ class Method(BalancingMethod):
         self._sums, self._counts = torch.zeros_like(self._sums), torch.zeros_like(self._counts)
         if not is_check(ctx.epoch, ctx.epochs, options.checks):
             return
-        found = behind(means.tolist(), options.ratio + options.margin)
+        found = behind([float(mean) for mean in means], options.ratio + options.margin)
         if found is not None:
             modality = ctx.modalities[found]
             self._numbers[modality] = min(self._numbers[modality] + 1, options.max_learners)

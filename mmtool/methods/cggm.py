@@ -11,9 +11,10 @@ NeurIPS 2024.
     G_m     = gradient of CE(z) with respect to a linear reading of feature m
     g_m     = gradient of CE(z_m) with respect to classifier m
 
-B and L_gm are those of the step before. Where nothing changed in sum, B is 1 - 1/M, its value for
-equal progress; a modality without samples in one of the two batches is left alone. Classifiers are
-the model's detached linear probes with their own optimiser.
+Gradients are scaled by this step's B; L_gm takes B and cos from the step before. Where nothing
+changed in sum, B is 1 - 1/M, its value for equal progress. A modality without samples in a batch is
+left alone in that step. Classifiers are the model's detached linear probes, which have an optimiser
+of their own.
 
     point            paper                released code                 here
     G, g             gradients            the weights themselves        gradients: (p - y) f^T, for

@@ -22,7 +22,8 @@ student.
     modalities         any, weakest leads first   two, by name              any; M - 1 turns
     length             set per dataset            epochs 0 to 150 of 300,   share = 0.5
                                                   both ends included
-    equal scores       -                          ValueError stops the run  the first by name leads
+    equal scores       -                          ValueError stops the run  the first by name leads;
+                                                                            order names who does
     fused logits       target of every teacher    as in the paper           as in the paper
     teachers           trained before             reads their weights       trained first, once
                                                   again in every epoch
@@ -39,6 +40,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mmtool.config import schema
+from mmtool.errors import RequestError
 from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
 from mmtool.methods._scores import mean_scores, score_sums
 from mmtool.methods._task import sample_loss
@@ -65,6 +67,9 @@ class Options(TeacherOptions):
     """Share of the epochs in which one modality leads; 0 only distils."""
     parameters: Literal["all", "conv"] = "all"
     """What gets no gradient: whole encoders, or weights of convolutions as in the released code."""
+    order: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Who leads, turn by turn, for example ["audio"]; unset asks the teachers in every step.
+    Where they have learnt the training data by heart, all are sure and the lead goes to and fro."""
 
 
 class Method(BalancingMethod):
@@ -80,8 +85,22 @@ class Method(BalancingMethod):
         return Needs(teachers=True, min_modalities=2)
 
     def setup(self, facts: ModelFacts) -> Mapping[GroupName, torch.nn.Module]:
-        """Remember the task."""
+        """Remember the task, and who leads when, where the recipe says so."""
         self._task = facts.task
+        order = self.options.order
+        if order is None:
+            self._places: Tensor | None = None
+            return {}
+        if len(set(order)) < len(order) or not set(order) <= set(facts.modalities):
+            raise RequestError(
+                f"{', '.join(order)} is no order of modalities",
+                where="method.order",
+                why=f"the model has: {', '.join(facts.modalities)}; each may lead once",
+                fix=f"-s method.order={facts.modalities[0]}",
+            )
+        rest = [m for m in facts.modalities if m not in order]
+        places = [float([*order, *rest].index(m)) for m in facts.modalities]
+        self._places = torch.tensor(places, device=facts.device)
         return {}
 
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
@@ -119,8 +138,10 @@ class Method(BalancingMethod):
         sums = {name.removeprefix("teacher_"): value for name, value in ctx.stats.items()}
         scores = mean_scores(sums)
         ctx.log_each("teacher_score", scores)
-        turn = leading_turn(ctx.epoch, ctx.epochs, len(ctx.modalities), self.options.share)
-        factors = torch.ones_like(scores) if turn is None else leading(scores, turn)
+        num_turns = len(self.options.order or ctx.modalities[1:])
+        turn = leading_turn(ctx.epoch, ctx.epochs, num_turns, self.options.share)
+        ranked = scores if self._places is None else self._places
+        factors = torch.ones_like(scores) if turn is None else leading(ranked, turn)
         ctx.log_each("coef", factors)
         if turn is None:
             return
@@ -128,12 +149,12 @@ class Method(BalancingMethod):
             grads.scale(modality, factors[position], self.options.parameters)
 
 
-def leading_turn(epoch: int, epochs: int, num_modalities: int, share: float) -> int | None:
+def leading_turn(epoch: int, epochs: int, num_turns: int, share: float) -> int | None:
     """Give whose turn it is to lead, 0 being the weakest; None where all train together."""
     num_epochs = round(share * epochs)
     if epoch >= num_epochs:
         return None
-    return epoch * (num_modalities - 1) // num_epochs
+    return epoch * num_turns // num_epochs
 
 
 def leading(scores: Tensor, turn: int) -> Tensor:

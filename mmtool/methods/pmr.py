@@ -44,7 +44,7 @@ from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, EpochContext, ModelFacts, StepContext
 from mmtool.methods._scores import COUNT, SCORE, counted, mean_scores, ratios
 from mmtool.methods._task import sample_loss
-from mmtool.types import Batch, GradGroups, GroupName, Modality, Needs, Outputs
+from mmtool.types import Batch, GradGroups, GroupName, Needs, Outputs
 
 STAGE = "objective"
 COST = "distances to class means; a pass over part of the training split per epoch"
@@ -90,10 +90,9 @@ class Method(BalancingMethod):
         self._prototypes = {
             m: torch.zeros(classes, facts.feature_dims[m], device=device) for m in facts.modalities
         }
-        self._known = {
-            m: torch.zeros(classes, dtype=torch.bool, device=device) for m in facts.modalities
-        }
-        self._scores = torch.full((len(facts.modalities),), torch.nan, device=device)
+        count = len(facts.modalities)
+        self._known = torch.zeros(count, classes, dtype=torch.bool, device=device)
+        self._take(torch.full((count,), torch.nan, device=device))
         return {}
 
     def begin_epoch(self, ctx: EpochContext) -> None:
@@ -101,56 +100,50 @@ class Method(BalancingMethod):
         if not self._is_active(ctx.epoch):
             return
         found = ctx.collect("class_means", share=self.options.share)
-        for m in ctx.modalities:
-            self._prototypes[m], self._known[m] = renewed(
+        is_found = torch.stack([found[f"{m}.count"] > 0 for m in ctx.modalities])
+        for position, m in enumerate(ctx.modalities):
+            self._prototypes[m] = renewed(
                 self._prototypes[m],
-                self._known[m],
+                self._known[position],
                 found[m].to(self._prototypes[m]),
-                found[f"{m}.count"] > 0,
+                is_found[position],
                 self.options.momentum,
             )
+        self._known = self._known | is_found
 
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
-        """Give the fused loss, and of each modality the prototype loss and the entropy."""
+        """Give the fused loss, the prototype loss of each modality and the leaders' entropy."""
         terms = {"fused": sample_loss(outputs.logits, batch)}
         if not self._is_active(ctx.epoch):
             return terms
-        for position, modality in enumerate(batch.modalities):
-            logs = self._log_probabilities(modality, outputs)
-            has = batch.present[:, position] & self._known[modality][batch.label]
-            loss, entropy = prototype_terms(logs, batch.label, has)
-            terms[modality] = loss
-            if self._has_entropy(ctx.epoch):
-                terms[f"{_ENTROPY}.{modality}"] = entropy
+        self._logs = self._log_probabilities(outputs)
+        has = batch.present.T & self._known_labels(batch)
+        loss, entropy = prototype_terms(self._logs, batch.label, has)
+        terms |= dict(zip(batch.modalities, loss.unbind(), strict=True))
+        if self._has_entropy(ctx.epoch):
+            terms[_ENTROPY] = self._ahead.to(entropy.dtype) @ entropy
         return terms
 
     def compose(self, terms: Mapping[str, Tensor], ctx: StepContext) -> Tensor:
-        """Weigh the terms by how far each modality is behind or ahead."""
+        """Weigh the prototype losses by how far each modality is behind."""
         if not self._is_active(ctx.epoch):
             return terms["fused"]
-        behind, ahead = coefficients(self._scores, self.options.variant)
-        total = terms["fused"]
-        for position, modality in enumerate(ctx.modalities):
-            total = total + self.options.alpha * behind[position] * terms[modality]
-            if self._has_entropy(ctx.epoch):
-                entropy = terms[f"{_ENTROPY}.{modality}"]
-                total = total - self.options.entropy * ahead[position] * entropy
+        losses = torch.stack([terms[m] for m in ctx.modalities])
+        total = terms["fused"] + self.options.alpha * (self._behind.to(losses.dtype) @ losses)
+        if _ENTROPY in terms:
+            total = total - self.options.entropy * terms[_ENTROPY]
         return total
 
     def statistics(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give the probabilities of the true class by the distances to the prototypes."""
+        del outputs
         if not self._is_active(ctx.epoch):
             return {}
-        sums, counts = [], []
-        has = counted(batch)
-        for position, modality in enumerate(batch.modalities):
-            logs = self._log_probabilities(modality, outputs).detach()
-            right = logs.gather(1, batch.label.unsqueeze(1)).squeeze(1).exp()
-            counts.append(has[:, position] & self._known[modality][batch.label])
-            sums.append(torch.where(counts[-1], right, 0.0).sum())
+        counts = counted(batch).T & self._known_labels(batch)  # [modality, batch]
+        right = _at_label(self._logs.detach(), batch.label).exp()
         return {
-            _PROTOTYPE_SCORE: torch.stack(sums),
-            _PROTOTYPE_COUNT: torch.stack([c.sum(dtype=torch.float32) for c in counts]),
+            _PROTOTYPE_SCORE: torch.where(counts, right, 0.0).sum(1),
+            _PROTOTYPE_COUNT: counts.sum(1, dtype=torch.float32),
         }
 
     def edit_grads(self, grads: GradGroups, ctx: StepContext) -> None:
@@ -158,10 +151,9 @@ class Method(BalancingMethod):
         del grads
         if self._is_active(ctx.epoch):
             ctx.log_each("prototype_score", _means(ctx.stats))
-            behind, ahead = coefficients(self._scores, self.options.variant)
-            ctx.log_each("coef", self.options.alpha * behind)
+            ctx.log_each("coef", self.options.alpha * self._behind)
             if self._has_entropy(ctx.epoch):
-                ctx.log_each("entropy_coef", self.options.entropy * ahead)
+                ctx.log_each("entropy_coef", self.options.entropy * self._ahead)
 
     def end_step(self, ctx: StepContext) -> None:
         """Remember this step's scores for the next one, unless it was skipped."""
@@ -170,12 +162,22 @@ class Method(BalancingMethod):
         scores = _means(ctx.stats).to(self._scores)
         if ctx.is_skipped is not None:
             scores = torch.where(ctx.is_skipped, self._scores, scores)
-        self._scores = scores
+        self._take(scores)
 
-    def _log_probabilities(self, modality: Modality, outputs: Outputs) -> Tensor:
-        return log_probabilities(
-            outputs.features[modality], self._prototypes[modality], self._known[modality]
+    def _take(self, scores: Tensor) -> None:
+        """Take scores and what follows from them for the coming step."""
+        self._scores = scores
+        self._behind, self._ahead = coefficients(scores, self.options.variant)
+
+    def _log_probabilities(self, outputs: Outputs) -> Tensor:
+        """Give those of every modality, [modality, batch, class]."""
+        similarity = torch.stack(
+            [-distances(outputs.features[m], p) for m, p in self._prototypes.items()]
         )
+        return log_probabilities(similarity, self._known)
+
+    def _known_labels(self, batch: Batch) -> Tensor:
+        return self._known[:, batch.label]  # [modality, batch]
 
     def _is_active(self, epoch: int) -> bool:
         last = self.options.end_epoch
@@ -190,16 +192,16 @@ class Method(BalancingMethod):
         """Give prototypes and the scores of the last step."""
         return {
             "prototypes": dict(self._prototypes),
-            "known": dict(self._known),
+            "known": self._known,
             "scores": self._scores,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take them back."""
-        self._scores = state["scores"].to(self._scores)
-        for m in self._prototypes:
-            self._prototypes[m] = state["prototypes"][m].to(self._prototypes[m])
-            self._known[m] = state["known"][m].to(self._known[m])
+        self._take(state["scores"].to(self._scores))
+        self._known = state["known"].to(self._known)
+        for m, prototypes in self._prototypes.items():
+            self._prototypes[m] = state["prototypes"][m].to(prototypes)
 
 
 def _means(stats: Mapping[str, Tensor]) -> Tensor:
@@ -208,15 +210,14 @@ def _means(stats: Mapping[str, Tensor]) -> Tensor:
 
 def renewed(
     before: Tensor, was_known: Tensor, found: Tensor, is_found: Tensor, momentum: float
-) -> tuple[Tensor, Tensor]:
-    """Give prototypes [class, dim] moved to new means, and which classes have one; [class].
+) -> Tensor:
+    """Give prototypes [class, dim] moved to new means.
 
     The first mean of a class is taken as it is; a class without a new mean stays as it was.
     """
-    moved = (1 - momentum) * found + momentum * before
+    moved = found + momentum * (before - found)  # means that did not change stay bit for bit
     first_or_moved = torch.where(was_known.unsqueeze(1), moved, found)
-    prototypes = torch.where(is_found.unsqueeze(1), first_or_moved, before)
-    return prototypes, was_known | is_found
+    return torch.where(is_found.unsqueeze(1), first_or_moved, before)
 
 
 def distances(features: Tensor, prototypes: Tensor) -> Tensor:
@@ -226,31 +227,34 @@ def distances(features: Tensor, prototypes: Tensor) -> Tensor:
     """
     with torch.autocast(features.device.type, enabled=False):
         exact = features if features.dtype == torch.float64 else features.float()
-        centre = prototypes.mean(0)  # squares of small numbers lose fewer digits in the difference
-        f, p = exact - centre, prototypes.to(exact.dtype) - centre
-        squared = f.square().sum(1, keepdim=True) + p.square().sum(1) - 2 * f @ p.T
-        is_zero = squared <= 1e-12
-        return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squared).sqrt())
+        # Differences of squares of small numbers lose fewer digits.
+        centre = prototypes.mean(0)
+        return torch.cdist(exact - centre, prototypes.to(exact.dtype) - centre)
 
 
-def log_probabilities(features: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
-    """Give log softmax over the classes that have a prototype; [batch, class], -inf elsewhere.
+def log_probabilities(similarity: Tensor, known: Tensor) -> Tensor:
+    """Give log softmax of [modality, batch, class] over the classes with a prototype.
 
-    Without any, all classes are equal.
+    `known` is [modality, class]; other classes get -inf. Without any, all classes are equal.
     """
-    similarity = -distances(features, prototypes)
-    counts = known | ~known.any()
-    return torch.where(counts, similarity, -torch.inf).log_softmax(1)
+    counts = known | ~known.any(1, keepdim=True)
+    return torch.where(counts.unsqueeze(1), similarity, -torch.inf).log_softmax(2)
 
 
 def prototype_terms(logs: Tensor, label: Tensor, has: Tensor) -> tuple[Tensor, Tensor]:
-    """Give cross entropy and entropy of each sample, zero where not `has`; [batch] each."""
-    # Chosen before the product: minus infinity times zero would reach the features' gradient.
-    finite = torch.where(logs.isfinite(), logs, 0.0)
-    probability = torch.where(logs.isfinite(), logs.exp(), 0.0)
-    right = finite.gather(1, label.unsqueeze(1)).squeeze(1)
-    entropy = -(probability * finite).sum(1)
-    return torch.where(has, -right, 0.0), torch.where(has, entropy, 0.0)
+    """Give cross entropy and entropy, zero where not `has`; [modality, batch] each.
+
+    `logs` is [modality, batch, class], `label` [batch], `has` [modality, batch].
+    """
+    # Minus infinity times zero would reach the gradient of the features.
+    finite = logs.clamp_min(torch.finfo(logs.dtype).min)
+    entropy = -(logs.exp() * finite).sum(2)
+    loss = -_at_label(finite, label)
+    return torch.where(has, loss, 0.0), torch.where(has, entropy, 0.0)
+
+
+def _at_label(values: Tensor, label: Tensor) -> Tensor:
+    return values.gather(2, label.expand(len(values), -1).unsqueeze(2)).squeeze(2)
 
 
 def coefficients(

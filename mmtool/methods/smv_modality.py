@@ -142,7 +142,8 @@ def plan(added: Tensor, num_samples: int, seed: int, epoch: int) -> DataPlan:
     num_modalities = len(added)
     index = [everyone]
     keep = [torch.ones(num_samples, num_modalities, dtype=torch.bool, device=added.device)]
-    for position, number in enumerate(added.tolist()):
+    for position in range(num_modalities):
+        number = int(added[position])
         drawn = sample_uniform(everyone, seed, epoch, _SALT, position)
         alone = torch.zeros(number, num_modalities, dtype=torch.bool, device=added.device)
         alone[:, position] = True

@@ -42,7 +42,8 @@ event  what: checkpoint | resume | restart | signal | warning | method | placeme
 end    status done | failed | stopped, reason
 
 `status.json` of the run directory holds state queued | running | done | failed | stopped, reason,
-step, epoch, attempt, pid, host, updated, resumable, exit_code, rank (that failed first), and
+step, epoch, attempt, pid, host, updated, resumable, exit_code, rank (that failed first),
+teachers {modality: {run, weights, sha256, key}} of a run that builds on others, and
 attempts [{attempt, reason, exit_code, rank, step, seconds}] of a run with several ranks; it is
 replaced atomically.
 """

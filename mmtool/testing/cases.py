@@ -35,8 +35,40 @@ class Case:
     train: Mapping[str, Any] = field(default_factory=dict)
 
 
+_EQUAL_WIDTHS: Mapping[str, Any] = {
+    "audio": {"name": "mlp", "hidden": (16,)},
+    "image": {"name": "mlp", "hidden": (16,)},
+    "motion": {"name": "series", "width": 16},
+}
+_STAGED: Mapping[str, Any] = {
+    "audio": {"name": "mlp", "hidden": (12, 8, 8)},
+    "image": {"name": "cnn", "width": 4},
+}
+# Where stages differ, the last weights are compared: the best ones may come before a stage.
+_LAST: Mapping[str, Any] = {"select": "last"}
+
 CASES: Mapping[str, Case] = {
+    "aug": Case({"hidden": 8, "max_learners": 3, "checks": 2}, train=_LAST),
+    "cggm": Case({"limit": 2.0}),
+    "di_mml": Case(
+        {"warmup_share": 0.34, "fusion_share": 0.34},
+        encoders=_EQUAL_WIDTHS,
+        train={"epochs": 3, **_LAST},
+    ),
+    "gblend": Case({"super_epoch": 1, "start_epoch": 1}),
+    "greedy": Case(
+        {"start_epoch": 0, "window": 2},
+        fusion="mmtm",
+        modalities=("audio", "image"),
+        encoders=_STAGED,
+    ),
+    "mla": Case(fusion="shared", encoders=_EQUAL_WIDTHS, train=_LAST),
+    "mmcosine": Case(fusion="cosine"),
+    "mses": Case({"patience": 1, "min_delta": 1000.0}, train={"epochs": 3, **_LAST}),
+    "mslr": Case({"coefficients": {"audio": 0.5, "image": 1.5}}),
     "opm": Case({"warmup_epochs": 0}),
+    "reconboost": Case({"boost_epochs": 1, "joint_epochs": 1}, train={"epochs": 6, **_LAST}),
+    "unimodal": Case({"modality": "audio"}),
 }
 
 

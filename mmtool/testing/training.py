@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmtool.config.schema import Recipe
@@ -59,4 +60,5 @@ def train_here(
 def weights(job: Job) -> dict[str, Tensor]:
     """Give a copy of all parameters and buffers."""
     whole = job.shards.whole_state(job.model)
-    return {name: value.detach().clone() for name, value in whole.items()}
+    plain = torch.contiguous_format
+    return {name: value.detach().clone(memory_format=plain) for name, value in whole.items()}

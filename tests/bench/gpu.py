@@ -236,7 +236,7 @@ def compare(given: argparse.Namespace, device: torch.device, folder: Path) -> li
         theirs = attempt(of_reference)
         found.append({"engine": "reference", "precision": "fp32", **shape, **theirs})
         for precision, variant, placement in itertools.product(
-            PRECISIONS, given.variants, ("host", "device")
+            PRECISIONS, given.variants, ("host", "device") if device.type == "cuda" else ("host",)
         ):
 
             def of_ours(
@@ -297,7 +297,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     if given.smoke:
-        given.steps, given.batches, given.frames = 1, [2], [1]
+        given.steps, given.batches, given.frames, given.variants = 1, [2], [1], ["plain"]
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cpu" and not given.smoke:
         parser.error("torch sees no GPU; --smoke runs a reduced form on the CPU")

@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +98,10 @@ def recipe_for(
 class OurTraining:
     """One job whose steps can be run one at a time, on loaded or on fixed batches."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, root: Path) -> None:
-        self.job: Job = build_job(recipe, Ranks(device=device), data_root=root)
+    def __init__(
+        self, recipe: Recipe, device: torch.device, root: Path, ranks: Ranks | None = None
+    ) -> None:
+        self.job: Job = build_job(recipe, ranks or Ranks(device=device), data_root=root)
         self.clock = PhaseClock(device)
         self.scratch = Path(tempfile.mkdtemp(prefix="mmtool-bench-"))
         saver = Saver(self.job, self.scratch, ignore)
@@ -114,11 +117,15 @@ class OurTraining:
         ordered = Visits(visits.rows[: whole * size])
         steps = range(num_batches(len(ordered), size))
         self.epoch += 1
-        micro = self.job.recipe.train.accumulate
-        return self.job.loader.run(
-            (rank_share(ordered, s, batch_size=size, micro_batches=micro) for s in steps),
-            epoch=self.epoch,
+        ranks = self.job.ranks
+        cut = partial(
+            rank_share,
+            batch_size=size,
+            rank=ranks.rank,
+            world=ranks.world,
+            micro_batches=self.job.recipe.train.accumulate,
         )
+        return self.job.loader.run((cut(ordered, s) for s in steps), epoch=self.epoch)
 
     def endless(self) -> Iterator[LoadedShare]:
         """Give batches of one epoch after the other."""

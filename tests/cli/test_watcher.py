@@ -70,6 +70,16 @@ def test_the_accuracy_on_val_is_that_of_the_weights_tested(tmp_path):
     assert watcher.accuracy == {"val": 0.9, "test": 0.8}
 
 
+def test_a_score_that_is_no_accuracy_is_shown_under_its_own_name(tmp_path, capsys):
+    with RunWatcher(Output(verbose=True, environ={}), "demo", tmp_path) as watcher:
+        watcher({"k": "head", "run": "r1", "epochs": 1, "steps_per_epoch": 2})
+        watcher({**epoch(0, "val", -0.25), "metric": "r2"})
+
+    assert watcher.metric == "r2"
+    assert watcher.accuracy == {"val": -0.25}
+    assert "epoch 1 val: R^2 -0.2500" in capsys.readouterr().err
+
+
 def test_after_a_resume_the_remaining_time_counts_from_there(capsys):
     display = TrainDisplay(Output(environ={}), "demo")
     display({"k": "head", "epochs": 2, "steps_per_epoch": 10})

@@ -55,7 +55,8 @@ def train_all(ranks: Ranks, root: str, out: str) -> None:
             trained = train_here(
                 recipe, data_root=Path(root), checkpoints=Path(out) / method, ranks=ranks
             )
-            save_file(trained, f"{name}.safetensors")
+            plain = {key: value.contiguous() for key, value in trained.items()}
+            save_file(plain, f"{name}.safetensors")
         except Exception:  # noqa: BLE001 - told by the test of this method
             Path(f"{name}.error").write_text(traceback.format_exc(), encoding="utf-8")
 

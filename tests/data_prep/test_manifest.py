@@ -207,7 +207,9 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
 
 
 def test_a_value_column_holds_numbers_and_may_have_gaps(tmp_path: Path) -> None:
-    path = table(tmp_path, "id,label,value,audio\na,low,-1.5,a.wav\nb,high,2e0,b.wav\nc,low,,c.wav\n")
+    path = table(
+        tmp_path, "id,label,value,audio\na,low,-1.5,a.wav\nb,high,2e0,b.wav\nc,low,,c.wav\n"
+    )
     columns, classes, clips = read(path)
     assert set(columns) == {"audio"}
     assert classes == ["high", "low"]

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmtool.config.load import load_recipe
 from mmtool.errors import SourceError
 from mmtool.prepare.editions import locate
 from mmtool.prepare.loader import load_preparer, parse_options
@@ -11,6 +12,7 @@ from mmtool.prepare.pipeline import prepare
 from mmtool.prepare.request import PrepareRequest
 from mmtool.store.reader import open_store
 from mmtool.testing import layouts
+from mmtool.testing.training import train_here
 
 PREPARER = load_preparer("mosi")
 SIZES = {"train": 12, "valid": 4, "test": 6}
@@ -147,3 +149,24 @@ def test_videos_with_a_table_become_a_store(tmp_path):
     assert made.report["unlisted"] == 1
     with open_store(made.path) as store:
         assert store.index.ids() == [f"v{number}_3" for number in range(7)]
+
+
+def test_its_recipe_learns_the_sentiment_as_a_number(tmp_path):
+    write(tmp_path / "raw", "aligned", "mosi_data.pkl")
+    prepare(PrepareRequest("mosi", tmp_path / "raw", tmp_path / "mosi"), lambda _: None)
+    recipe = load_recipe("mosi_regression").recipe
+    train = recipe.train.model_copy(update={"epochs": 1, "batch_size": 6})
+    events = []
+
+    train_here(
+        recipe.model_copy(update={"train": train}),
+        data_root=tmp_path,
+        checkpoints=tmp_path / "ckpt",
+        emit=lambda kind, **fields: events.append(fields) if kind == "epoch" else None,
+    )
+
+    assert [(e["split"], e["n"], e["metric"]) for e in events] == [
+        ("train", 12, "r2"),
+        ("val", 4, "r2"),
+        ("test", 6, "r2"),
+    ]

@@ -40,6 +40,7 @@ def recipe(method: object = "none", **train: object) -> Recipe:
                 "lr": 0.01,
                 "optimizer": "adamw",
                 "schedule": "cosine",
+                "select": "last",  # else the weights may be those of before something happened
                 **train,
             },
         }

@@ -97,6 +97,19 @@ def test_with_all_coefficients_one_gradients_are_those_of_joint_training():
         torch.testing.assert_close(joint.features[m].grad, gradient)
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+def test_zero_inputs_pass_gradients_on_only_where_the_options_say_so(is_open):
+    outputs, batch, _ = sample()
+    blanks = {m: feature.clone().requires_grad_() for m, feature in outputs.absent.items()}
+    outputs.absent.update(blanks)
+    method = made(blank_gradient=is_open)
+    method.load_state_dict({**method.state_dict(), "factors": torch.tensor([0.5, 2.0])})
+
+    method.losses(outputs, batch, context())["fused"].sum().backward()
+
+    assert all((blank.grad is not None) == is_open for blank in blanks.values())
+
+
 def test_of_an_additive_fusion_each_encoder_gets_its_gradient_times_its_factor():
     torch.manual_seed(0)
     parts = torch.randn(2, 4, 3, requires_grad=True)  # contributions are the summands

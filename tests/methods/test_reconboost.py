@@ -5,7 +5,7 @@ from unittest.mock import create_autospec
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -97,6 +97,7 @@ def test_the_residual_loss_of_an_example():
     assert float(released) == pytest.approx(-log_p[0] * (1 - 0.2 * 0.5))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.floats(0, 1), st.integers(2, 5))
 def test_the_gradient_is_that_of_labels_without_what_others_say(seed, lam, num_classes):
     torch.manual_seed(seed)
@@ -110,6 +111,7 @@ def test_the_gradient_is_that_of_labels_without_what_others_say(seed, lam, num_c
     torch.testing.assert_close(logits.grad, expected)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.sampled_from(["paper", "released"]))
 def test_without_residual_it_is_the_cross_entropy(seed, variant):
     torch.manual_seed(seed)
@@ -121,6 +123,7 @@ def test_without_residual_it_is_the_cross_entropy(seed, variant):
     )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100))
 def test_the_released_residual_is_the_published_line_with_a_weight_of_five_over_classes(seed):
     torch.manual_seed(seed)
@@ -187,6 +190,7 @@ def test_a_sum_leaves_out_what_a_sample_lacks():
     torch.testing.assert_close(found, outputs.unimodal["audio"] + outputs.unimodal["motion"])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100))
 def test_agreement_is_symmetric_and_zero_for_equals(seed):
     torch.manual_seed(seed)

@@ -99,6 +99,25 @@ def test_tar_files_keep_to_their_size_and_have_the_same_bytes_every_time(
         assert {(m.mtime, m.uid, m.gid, m.mode, m.uname) for m in tar} == {(0, 0, 0, 0o644, "")}
 
 
+def test_several_classes_and_values_are_exported_too(tmp_path: Path) -> None:
+    modalities = {"motion": FakeModality((3,))}
+    several = write_fake_store(tmp_path / "several", modalities, task="multi_label")
+    with open_store(several) as store:
+        for record in records(store):
+            held = store.index.label_sets(np.array([record.row]))[0]
+            assert record.facts["label"] == held
+            assert record.facts["class"] == [f"class{c}" for c in held]
+            assert "value" not in record.facts
+    numbers = write_fake_store(
+        tmp_path / "numbers", modalities, task="regression", without_value=0.3
+    )
+    export_store(numbers, tmp_path / "out", "webdataset")
+    found = [json.loads(p["json"])["value"] for p in members(tmp_path / "out").values()]
+    with open_store(numbers) as store:
+        assert store.index.value is not None
+        assert found == [None if np.isnan(v) else v for v in store.index.value.tolist()]
+
+
 def test_an_interrupted_export_leaves_nothing_that_looks_finished_and_starts_over(
     folder: Path, tmp_path: Path
 ) -> None:

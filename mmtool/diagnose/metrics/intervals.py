@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from math import exp, log, sqrt
 
 Z95 = 1.959964
+_NEARLY_NOTHING = 1e-9
+"""Part of a sum below which the logarithm of a term says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +105,18 @@ def share_of_distances(distances: Mapping[str, Interval], name: str) -> Interval
     own, n = distances[name], distances[name].n
     others = [distance for key, distance in distances.items() if key != name]
     total = sum(distance.value for distance in others)
-    if own.value <= 0 or total <= 0:
-        is_nothing = own.value <= 0 and total <= 0
-        value = 1 / len(distances) if is_nothing else float(own.value > 0)
-        return Interval(value, 0.0, 1.0, n, is_rate=False)
+    whole = own.value + total
+    value = own.value / whole if whole > 0 else 1 / len(distances)
+    if min(own.value, total) <= _NEARLY_NOTHING * whole:
+        least, most = max(own.low, 0.0), sum(distance.high for distance in others)
+        low = least / (least + most) if least > 0 else 0.0
+        least = sum(max(distance.low, 0.0) for distance in others)
+        high = own.high / (own.high + least) if least > 0 else 1.0
+        return Interval(value, min(low, value), max(high, value), n, is_rate=False)
     spread = sum((distance.half_width / total) ** 2 for distance in others)
     centre, half = log(own.value / total), sqrt((own.half_width / own.value) ** 2 + spread)
-    return Interval(
-        own.value / (own.value + total),
-        _sigmoid(centre - half),
-        _sigmoid(centre + half),
-        n,
-        is_rate=False,
-    )
+    low, high = _sigmoid(centre - half), _sigmoid(centre + half)
+    return Interval(value, min(low, value), max(high, value), n, is_rate=False)
 
 
 def _sigmoid(value: float) -> float:

@@ -16,6 +16,7 @@ from mmtool.diagnose.report.charts import (
     line_chart,
     stacked_bar,
 )
+from mmtool.diagnose.report.groups import column_notes, group_table
 from mmtool.diagnose.rules import _thresholds as limits
 
 Plain = Mapping[str, Any]
@@ -120,9 +121,7 @@ def _questions(balance: Plain) -> str:
     rows = balance.get("modalities") or ()
     metric = balance.get("metric") or "accuracy"
     marks = {
-        row["modality"]: {
-            q: min(max(row[k]["value"], 0.0), 1.0) for q, k in QUESTIONS.items() if row.get(k)
-        }
+        row["modality"]: {q: _on_scale(row[k]["value"]) for q, k in QUESTIONS.items() if row.get(k)}
         for row in rows
     }
     chance = balance.get("chance")
@@ -180,6 +179,10 @@ def _timeline(timeline: Plain) -> str:
     return parts
 
 
+def _on_scale(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
+
+
 def _interval(row: Plain) -> Interval:
     n, error = int(row["n"] or 0), row.get("error")
     return wilson(row["acc"], n) if error is None else estimated(row["acc"], error, n)
@@ -206,17 +209,33 @@ def comparison_figures(comparison: Plain) -> str:
         for key, values in comparison["differing"].items()
     )
     accuracies = [
-        Bar(row["run"], *(min(max(v, 0.0), 1.0) for v in (i.value, i.low, i.high)), index)
+        Bar(row["run"], _on_scale(i.value), _on_scale(i.low), _on_scale(i.high), index)
         for index, row in enumerate(comparison["runs"])
         if row["acc"] is not None and (i := _interval(row))
     ]
     drawing = bars_with_interval(f"Final validation {score} by run", accuracies)
     return _section(
         "Comparison",
-        figure(drawing, f"Final validation {score}; the interval is of the samples, not of seeds.")
+        _grouped(comparison)
+        + figure(
+            drawing, f"Final validation {score}; the interval is of the samples, not of seeds."
+        )
         + f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
         f"</div><h3>What differs in the recipe</h3>"
         f'<div class="scroll"><table><tbody>{differing}</tbody></table></div>',
+    )
+
+
+def _grouped(comparison: Plain) -> str:
+    head, *rows = group_table(comparison)
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in column_notes(comparison))
+    return (
+        f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+        f"</div>{notes}<h3>Each run</h3>"
     )
 
 

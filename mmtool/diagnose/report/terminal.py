@@ -10,10 +10,13 @@ from typing import Any
 
 from mmtool.diagnose.finding import Finding, Report
 from mmtool.diagnose.metrics.names import constant_answer, in_words
+from mmtool.diagnose.report.groups import column_notes, group_table
 from mmtool.text import plural
 
 SPARK_BINS = 16
 BAR_CELLS = 10
+MOST_RUNS = 12
+"""More runs than this are shown as groups only."""
 SPARKS = {True: "▁▂▃▄▅▆▇█", False: "_.-=+*%#"}
 BAR = {True: ("█", "·"), False: ("#", ".")}
 ASCII_FOR = str.maketrans({"≥": ">=", "≤": "<=", "±": "+-", "–": "-", "—": "-", "…": "..."})
@@ -71,6 +74,8 @@ def _verdict(report: Report, style: _Style) -> list[str]:
 def _findings(findings: Sequence[Finding], style: _Style) -> list[str]:
     lines: list[str] = []
     given: set[str] = set()
+    if sum(finding.rule == "comparison" for finding in findings) > MOST_RUNS:
+        findings = [finding for finding in findings if finding.rule != "comparison"]
     for finding in findings:
         if lines:
             lines.append("")
@@ -185,11 +190,7 @@ def _fit(table: list[list[str]], width: int) -> list[str]:
             break
         index = table[0].index(column)
         table = [row[:index] + row[index + 1 :] for row in table]
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return [
-        "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+    return _aligned(table)
 
 
 def _table_width(table: list[list[str]]) -> int:
@@ -212,16 +213,35 @@ def _steps(steps: Mapping[str, Any], style: _Style) -> list[str]:
 def _comparison(comparison: Mapping[str, Any], style: _Style) -> list[str]:
     if not comparison:
         return []
-    lines = style.wrap(
-        "differs: "
-        + (
-            "; ".join(
-                f"{key} = {' | '.join(str(v) for v in values)}"
-                for key, values in comparison["differing"].items()
-            )
-            or "nothing in the recipe"
-        )
-    )
+    lines = [*_grouped(comparison, style), "", *_differing(comparison, style)]
+    if len(comparison["runs"]) <= MOST_RUNS:
+        lines += ["", *_each_run(comparison, style)]
+    return lines
+
+
+def _grouped(comparison: Mapping[str, Any], style: _Style) -> list[str]:
+    table = [[style.clean(cell) for cell in row] for row in group_table(comparison)]
+    kept = {"recipe", "seeds", table[0][4], table[0][5]}
+    least_needed = ["logits by", "time", "step", *reversed(table[0][6:-3]), table[0][3]]
+    for name in (name for name in least_needed if name not in kept):
+        if _table_width(table) <= style.width:
+            break
+        at = table[0].index(name)
+        table = [row[:at] + row[at + 1 :] for row in table]
+    lines = _aligned(table)
+    notes = [line for note in column_notes(comparison) for line in style.wrap(note)]
+    return [style.paint(lines[0], "dim"), *lines[1:], *(style.paint(n, "dim") for n in notes)]
+
+
+def _differing(comparison: Mapping[str, Any], style: _Style) -> list[str]:
+    differing = comparison["differing"]
+    if len(comparison["runs"]) > MOST_RUNS:
+        return style.wrap(f"differs: {', '.join(differing)}")
+    told = [f"{key} = {' | '.join(str(v) for v in values)}" for key, values in differing.items()]
+    return style.wrap(f"differs: {'; '.join(told) or 'nothing in the recipe'}")
+
+
+def _each_run(comparison: Mapping[str, Any], style: _Style) -> list[str]:
     metric = comparison["runs"][0].get("metric") or "accuracy"
     score = "acc" if metric == "accuracy" else in_words(metric)
     table = [["run", "seed", f"val {score}", f"test {score}", "step ms", "reliance"]]
@@ -235,12 +255,14 @@ def _comparison(comparison: Mapping[str, Any], style: _Style) -> list[str]:
         step = "-" if row["step_p50_ms"] is None else f"{row['step_p50_ms']:.1f}"
         cells = [_cell3(row["acc"]), _cell3(row["test_acc"]), step, shares or "-"]
         table.append([style.clean(row["run"]), seed, *cells])
+    return _aligned(table)
+
+
+def _aligned(table: list[list[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lines.append("")
-    lines += [
+    return [
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table
     ]
-    return lines
 
 
 def _cell3(value: float | None) -> str:

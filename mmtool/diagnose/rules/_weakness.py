@@ -13,6 +13,7 @@ import numpy as np
 
 from mmtool.diagnose.metrics.balance import Balance, ModalityBalance
 from mmtool.diagnose.metrics.intervals import Z95, Interval
+from mmtool.diagnose.metrics.names import constant_answer_key
 from mmtool.diagnose.rules import _thresholds as limits
 
 Cause = Literal["undertrained", "neglected", "used", "weak_signal", "no_signal", "undecided"]
@@ -144,5 +145,5 @@ def evidence(m: ModalityBalance, balance: Balance) -> dict[str, Any]:
         given["unimodal_how"] = m.how
     if m.reference is not None:
         given["reference_run"] = m.reference.run
-    given["chance"] = balance.chance
+    given[constant_answer_key(balance.metric)] = balance.chance
     return given

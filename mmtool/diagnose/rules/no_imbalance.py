@@ -10,6 +10,7 @@ from __future__ import annotations
 from mmtool.diagnose.facts import Facts
 from mmtool.diagnose.finding import Finding
 from mmtool.diagnose.metrics.balance import Balance
+from mmtool.diagnose.metrics.names import score_key
 
 NEEDS = ("epoch_modalities.flip|shift",)
 ORDER = 100
@@ -25,6 +26,7 @@ def check(facts: Facts) -> Finding | None:
     if balance is None or len(balance.modalities) < 2 or facts.fired(*ABOUT_BALANCE):
         return None
     shares = {m.modality: m.share.value for m in balance.modalities if m.share}
+    score = score_key(balance.metric)
     listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     return Finding(
         rule="no-imbalance",
@@ -36,8 +38,8 @@ def check(facts: Facts) -> Finding | None:
             "n": balance.n,
             "dominance": balance.dominance,
             "shares": shares,
-            "acc": balance.fused.value if balance.fused else None,
-            "acc_ci95": [balance.fused.low, balance.fused.high] if balance.fused else None,
+            score: balance.fused.value if balance.fused else None,
+            f"{score}_ci95": [balance.fused.low, balance.fused.high] if balance.fused else None,
         },
     )
 

@@ -11,7 +11,12 @@ from __future__ import annotations
 
 from mmtool.diagnose.facts import Facts
 from mmtool.diagnose.finding import Finding
-from mmtool.diagnose.metrics.names import constant_answer, in_words
+from mmtool.diagnose.metrics.names import (
+    constant_answer,
+    constant_answer_key,
+    in_words,
+    score_key,
+)
 from mmtool.diagnose.rules import _thresholds as limits
 from mmtool.diagnose.rules._advice import recipe_argument
 from mmtool.diagnose.tables import number, rows
@@ -33,7 +38,7 @@ def check(facts: Facts) -> Finding | None:
     train = next(iter(rows(facts.run.tables.epochs, split="train", epoch=balance.epoch)), {})
     acc_train = number(train, "acc")
     memorises = acc_train is not None and acc_train > balance.chance + MEMORISED
-    recipe = recipe_argument(facts.run)
+    recipe, score = recipe_argument(facts.run), score_key(balance.metric)
     advice = (
         "the training samples are learnt: the model memorises, or the fusion cannot express how "
         f"the modalities interact. See mmtool list fusion, then:\nmmtool train {recipe} "
@@ -53,10 +58,10 @@ def check(facts: Facts) -> Finding | None:
             "epoch": balance.epoch,
             "split": balance.split,
             "n": balance.n,
-            "acc": balance.fused.value,
-            "acc_ci95": [balance.fused.low, balance.fused.high],
-            "chance": balance.chance,
-            "acc_train": acc_train,
+            score: balance.fused.value,
+            f"{score}_ci95": [balance.fused.low, balance.fused.high],
+            constant_answer_key(balance.metric): balance.chance,
+            f"{score}_train": acc_train,
         },
         advice=advice,
     )
