@@ -161,7 +161,8 @@ class LaunchConfig(Section):
     check_every_steps: Count = 200
     """Steps between two comparisons of all weights across ranks, which must be equal."""
     timeout_s: Positive = 600.0
-    """Longest time a rank waits for the others before the run fails."""
+    """Longest time a rank waits for the others before the run fails; one process alone fails when
+    for that long no step begins and its training thread only waits."""
     grace_s: Positive = 120.0
     """Longest time between asking the ranks to stop and killing them."""
     max_restarts: Annotated[int, Field(ge=0)] | None = None

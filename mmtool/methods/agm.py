@@ -28,7 +28,7 @@ all of them, M - 1 fusions each; the parts still add up to the fused logits.
                         |   a bound in one script     |
     not said            | gradients also through the  | blank_gradient = true; with unequal factors
                         |   zero inputs               |   they no longer cancel, and at a large
-                        |                             |   learning rate may run away: false stops them
+                        |                             |   learning rate may run away; false stops it
     not said            | if any head gradient > 1,   | clip_above unset; 1.0 does the same, with
                         |   total norm clipped to 1   |   the fusion as the head
     one average         | one count of steps          | one count per modality, of steps that had it

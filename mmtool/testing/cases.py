@@ -68,6 +68,9 @@ CASES: Mapping[str, Case] = {
     "mslr": Case({"coefficients": {"audio": 0.5, "image": 1.5}}),
     "opm": Case({"warmup_epochs": 0}),
     "reconboost": Case({"boost_epochs": 1, "joint_epochs": 1}, train={"epochs": 6, **_LAST}),
+    "relearning": Case({"every": 1, "times": 1}, train=_LAST),
+    "smv_modality": Case({"warmup_epochs": 0}, train=_LAST),
+    "smv_sample": Case({"warmup_epochs": 0}, train=_LAST),
     "unimodal": Case({"modality": "audio"}),
 }
 

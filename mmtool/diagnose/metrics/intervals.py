@@ -14,7 +14,7 @@ from math import exp, log, sqrt
 
 Z95 = 1.959964
 _NEARLY_NOTHING = 1e-9
-"""Part of a sum below which the logarithm of a term says nothing."""
+"""Part of a sum, errors included, below which the logarithm of a term says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,8 @@ def share_of_distances(distances: Mapping[str, Interval], name: str) -> Interval
     total = sum(distance.value for distance in others)
     whole = own.value + total
     value = own.value / whole if whole > 0 else 1 / len(distances)
-    if min(own.value, total) <= _NEARLY_NOTHING * whole:
+    unit = whole + sum(distance.half_width for distance in distances.values())
+    if min(own.value, total) <= _NEARLY_NOTHING * unit:
         least, most = max(own.low, 0.0), sum(distance.high for distance in others)
         low = least / (least + most) if least > 0 else 0.0
         least = sum(max(distance.low, 0.0) for distance in others)
