@@ -50,12 +50,16 @@ def entries(kind: str) -> dict[str, Entry]:
     """Give every entry of a kind by name, built-in ones first."""
     suffix = ".toml" if kind == "recipes" else ".py"
     found: dict[str, Entry] = {}
-    for path in sorted(_folder(kind).glob(f"*{suffix}")):
+    folder = _folder(kind)
+    # Recipes may lie in folders of their own: recipes/bench/x.toml is the recipe bench/x.
+    below = sorted(folder.glob(f"*/*{suffix}")) if kind == "recipes" else []
+    for path in (*sorted(folder.glob(f"*{suffix}")), *below):
         if path.stem.startswith("_"):
             continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
         package = PACKAGES.get(kind)
         target = f"{package}.{path.stem}" if package else str(path)
-        found[path.stem] = Entry(kind, path.stem, path, target)
+        found[name] = Entry(kind, name, path, target)
     if kind in PACKAGES:
         for point in sorted(entry_points(group=f"mmtool.{kind}"), key=lambda p: p.name):
             if point.name in found:

@@ -6,6 +6,7 @@ from mmtool import registry
 from mmtool.config.plugins import options_model
 from mmtool.config.schema import Options, Recipe
 from mmtool.config.shape import UNSET
+from mmtool.config.suite import SuiteConfig
 from mmtool.errors import MmtoolError
 
 Schema = dict[str, Any]
@@ -30,6 +31,7 @@ def recipe_json_schema() -> Schema:
     model = definitions["ModelConfig"]["properties"]
     model["fusion"] = _refer("fusion", model["fusion"])
     model["encoders"]["additionalProperties"] = {"$ref": "#/$defs/encoders"}
+    schema["properties"]["suite"] = _suite(dict(schema["properties"]), definitions)
     schema["properties"]["extends"] = _EXTENDS
     schema |= {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -40,6 +42,18 @@ def recipe_json_schema() -> Schema:
     cleaned = _without_null(schema)
     assert isinstance(cleaned, dict)
     return cleaned
+
+
+def _suite(sections: Schema, definitions: Schema) -> Schema:
+    """Give the schema of [suite], whose variants hold the sections of a recipe."""
+    suite = SuiteConfig.model_json_schema()
+    definitions |= suite.pop("$defs", {})
+    suite["properties"]["variants"]["additionalProperties"] = {
+        "type": "object",
+        "properties": sections,
+        "additionalProperties": False,
+    }
+    return suite
 
 
 def _plugin_section(kind: str, definitions: Schema) -> Schema:

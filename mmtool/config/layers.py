@@ -17,7 +17,10 @@ from mmtool.config.plugins import absolute_file, absolute_files
 from mmtool.config.render import Spot
 from mmtool.config.shape import Tree, dotted, leaves, name_plugins, plugin_sections, value_at
 
-COMMAND_LINE_RANK = 2
+COMMAND_LINE_RANK = 3
+ABOUT_FILES = ("extends", "suite")
+"""Keys of a recipe file that are no part of the recipe it makes."""
+_ALL = -2
 
 
 @dataclass(slots=True)
@@ -27,7 +30,7 @@ class Source:
     path: Path
     label: str
     rank: int
-    """0 is the recipe itself, 1 what it extends."""
+    """0 is the recipe itself, 1 what it extends, -1 the variant of a suite."""
     text: str
     tree: Tree = field(default_factory=dict)
     places: dict[KeyPath, Place] = field(default_factory=dict)
@@ -58,7 +61,8 @@ class Layers:
 
     def _merge(self, source: Source) -> None:
         new = copy.deepcopy(source.tree)
-        new.pop("extends", None)
+        for key in ABOUT_FILES:
+            new.pop(key, None)
         name_plugins(new)
         absolute_files(new, source.path.parent)
         for path, _, table in plugin_sections(new):
@@ -67,7 +71,7 @@ class Layers:
                 self.rename_plugin(path, name, of=source.label, rank=source.rank)
         _merge_tables(self.tree, new)
 
-    def rename_plugin(self, path: KeyPath, name: str, *, of: str, rank: int = -1) -> None:
+    def rename_plugin(self, path: KeyPath, name: str, *, of: str, rank: int = _ALL) -> None:
         """Drop what sources behind `rank` wrote for the plugin at a path, unless the name stays."""
         old = value_at(self.tree, path)
         if not isinstance(old, dict) or old.get("name", name) == name:
@@ -81,7 +85,7 @@ class Layers:
         for key in options:
             self.drop((*path, key), rank=rank)
 
-    def drop(self, path: KeyPath, *, rank: int = -1) -> None:
+    def drop(self, path: KeyPath, *, rank: int = _ALL) -> None:
         """Remove a key from the tree; sources behind `rank` forget that they wrote it."""
         holder = value_at(self.tree, path[:-1])
         if isinstance(holder, dict):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from mmtool import registry
 from mmtool.config.checks import drop_overruled, semantic_problems
 from mmtool.config.dump import flatten, toml_value
-from mmtool.config.layers import Layers, Source, command_line, parse, read_source
+from mmtool.config.layers import ABOUT_FILES, Layers, Source, command_line, parse, read_source
 from mmtool.config.locate import KeyPath, Span, parse_key
 from mmtool.config.overrides import Override, split_override, value_of
 from mmtool.config.plain import Complaint, complaints
@@ -29,8 +29,15 @@ from mmtool.config.shape import (
     type_at,
     value_at,
 )
+from mmtool.config.suite import SuiteConfig, read_suite_table, variant_source
 from mmtool.errors import Problem, RecipeError, RequestError, UnknownName
 from mmtool.text import did_you_mean, plural
+
+_DOES = {"extends": "extend another one", "suite": "be a suite"}
+_INSTEAD = {
+    "extends": "extend the other one directly, or write its keys out here",
+    "suite": "extend the recipe that the suite extends",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +54,32 @@ class Loaded:
     """Dotted key of every value -> `recipes/x.toml:14`, `-s` or `default`."""
     notes: tuple[str, ...]
     """What was dropped because a higher layer made another choice."""
+    suite: SuiteConfig | None = None
+    """What a suite of recipes holds, where the file is one."""
 
 
 def load_recipe(
-    name_or_path: str, overrides: Sequence[str] = (), *, check_plugins: bool = True
+    name_or_path: str,
+    overrides: Sequence[str] = (),
+    *,
+    check_plugins: bool = True,
+    variant: str | None = None,
 ) -> Loaded:
-    """Read a recipe; a path first, then a bundled name. All problems are raised as one error."""
+    """Read a recipe; a path first, then a bundled name. All problems are raised as one error.
+
+    Of a suite this is the recipe that its variants change, or one of the variants.
+    """
     path, notes = find_recipe(name_or_path)
     source = _read(path, rank=0)
     sources = [source, *_extended(source)]
+    suite, complaints_about_suite = read_suite_table(source)
+    if variant is not None and suite is not None:
+        sources.insert(0, variant_source(source, suite, variant))
     layers = Layers(sources)
     layers.notes[:0] = notes
     catalogue = Catalogue(enabled=check_plugins)
-    troubles = _override(layers, overrides, catalogue)
+    troubles = [_trouble_in(source, complaint) for complaint in complaints_about_suite]
+    troubles += _override(layers, overrides, catalogue)
     drop_overruled(layers)
     _clear_unset(layers, catalogue)
     troubles += [_trouble(layers, complaint) for complaint in _check(layers, catalogue)]
@@ -67,9 +87,8 @@ def load_recipe(
         raise _error(source, troubles)
     recipe = Recipe.model_validate(layers.tree)
     origins = {key: layers.origin_of(parse_key(key)) for key in flatten(recipe)}
-    return Loaded(
-        recipe, path, path.stem, source.text, MappingProxyType(origins), tuple(layers.notes)
-    )
+    found = (recipe, path, path.stem, source.text, MappingProxyType(origins), tuple(layers.notes))
+    return Loaded(*found, suite)
 
 
 def origin_rows(loaded: Loaded) -> list[tuple[str, str, str]]:
@@ -86,15 +105,15 @@ def find_recipe(name_or_path: str) -> tuple[Path, list[str]]:
     if given.is_file():
         return given, []
     known = registry.entries("recipes")
-    stem = given.name.removesuffix(".toml")
     # `recipes/x.toml` is how a bundled recipe is written everywhere, also where only the wheel is.
-    if str(given.parent) in (".", "recipes") and stem in known and known[stem].path is not None:
+    stem = given.as_posix().removesuffix(".toml").removeprefix("recipes/")
+    if stem in known and known[stem].path is not None:
         notes = [] if name_or_path == stem else [f"no file {given}; using the bundled {stem!r}"]
         return Path(known[stem].target), notes
     if given.is_dir():
         raise RequestError(f"{name_or_path} is a folder", fix="name a recipe file in it")
     beside = {file.stem: file.as_posix() for file in sorted(given.parent.glob("*.toml"))}
-    near = did_you_mean(stem, [*beside, *known])
+    near = did_you_mean(given.name.removesuffix(".toml"), [*beside, *known])
     raise UnknownName(
         f"there is no recipe {name_or_path!r}",
         why=f"no such file, and the bundled recipes are: {', '.join(known) or 'none'}",
@@ -141,11 +160,11 @@ def _extended(source: Source) -> list[Source]:
         fix = f"did you mean {near + '.toml'!r}?" if near else "mmtool list recipes"
         raise _error(source, [_at(spot, what, fix, ("extends",))])
     parent = _read(base, rank=1)
-    if "extends" in parent.tree:
-        what = f"{source.label} extends this recipe, so it cannot extend another one itself"
-        fix = "extend the other one directly, or write its keys out here"
-        again = parent.spot(parent.places[("extends",)].key)
-        raise _error(source, [_at(again, what, fix, ("extends",))])
+    for key in ABOUT_FILES:
+        if key in parent.tree:
+            what = f"{source.label} extends this recipe, so it cannot {_DOES[key]} itself"
+            again = parent.spot(parent.places[(key,)].key)
+            raise _error(source, [_at(again, what, _INSTEAD[key], (key,))])
     return [parent]
 
 
@@ -207,6 +226,17 @@ def _check_plugin(
         table |= as_written(checked)
         return []
     return [Complaint((*path, *c.path), c.what, c.fix, c.is_missing, c.about_key) for c in checked]
+
+
+def _trouble_in(source: Source, complaint: Complaint) -> Trouble:
+    """Point at a key of the file itself, or at the nearest table around it."""
+    for length in range(len(complaint.path), 0, -1):
+        place = source.places.get(complaint.path[:length])
+        if place is not None:
+            is_key = complaint.about_key or length < len(complaint.path)
+            spot = source.spot(place.key if is_key else place.value)
+            return _at(spot, complaint.what, complaint.fix, complaint.path)
+    return _at(source.spot(), complaint.what, complaint.fix, complaint.path)
 
 
 def _trouble(layers: Layers, complaint: Complaint) -> Trouble:

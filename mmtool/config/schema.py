@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
-_as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 
 
 class Section(BaseModel):
@@ -53,7 +53,7 @@ class Augment(Section):
 
     size: Count | None = None
     """Side of the square crop in pixels; unset keeps the stored shape. Also the evaluation size."""
-    crop_scale: Annotated[tuple[float, float], _as_tuple] | None = None
+    crop_scale: Annotated[tuple[float, float], as_tuple] | None = None
     """Range of the cropped share of the area, for example [0.08, 1.0]; unset does not crop."""
     flip: bool = False
     """Mirror horizontally with probability one half."""
@@ -71,7 +71,7 @@ class DataConfig(Section):
     """What is learnt: one class per sample, any number of classes per sample (the store has several
     per row, or its one class counts as the only answer), or the number the store keeps beside the
     label, as it stands: it is not normalised, and samples without one are left out."""
-    modalities: Annotated[tuple[str, ...], _as_tuple] | None = None
+    modalities: Annotated[tuple[str, ...], as_tuple] | None = None
     """Modalities to use; unset takes all of the store."""
     columns: dict[str, str] = {}
     """Store column that feeds a modality, where it has several: {audio = "audio.logmel"}."""

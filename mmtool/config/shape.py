@@ -148,7 +148,7 @@ def keys_at(path: KeyPath, options_of: OptionsOf, root: type[BaseModel] = Recipe
         options = options_of(path)
         return ["name", *(options.model_fields if options else ())]
     if isclass(holder) and issubclass(holder, BaseModel):
-        return [*holder.model_fields, *(() if path or root is not Recipe else ("extends",))]
+        return [*holder.model_fields, *(() if path or root is not Recipe else ("extends", "suite"))]
     return []
 
 

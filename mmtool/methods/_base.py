@@ -66,10 +66,7 @@ class EpochCollector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GradientProducts:
-    """How the mean gradients of a method's losses on two samples lie to each other.
-
-    Float64 tensors on the device, in the order of `names`.
-    """
+    """How the mean gradients of losses on two samples lie to each other; float64."""
 
     names: tuple[str, ...]
     products: Tensor  # [loss on the first, loss on the second]

@@ -13,8 +13,8 @@ Before `start_epoch` gradients are left alone and gamma is 1. The paper argues f
 dependence: a modality whose answers vary less is to be relied on more.
 
 weighting = "fusion" uses w as weights of the answers instead of the gradients, both in training
-and in prediction: z = M sum_m w_m z_m, with w of the step before. It needs an additive fusion, whose
-fused logits equal weights give.
+and in prediction: z = M sum_m w_m z_m, with w of the step before. It needs an additive fusion;
+equal weights give its fused logits.
 
     point            paper                released code                 here
     w acts on        the optimisation     the gradient where it leaves  the encoder's gradient, or

@@ -15,8 +15,8 @@ max(p, 1 - p) over the answers; a regression has none and is refused.
     order per sample     | one order for an epoch   | order = "sample" (default) or "epoch"
     max of each sample   | max of the batch's sum   | of each sample; the other depends on how a
                          |                          |   batch is cut and is left out
-    against all pairs    | against all modalities   | against = "full" (default), or "previous" for
-      T within S         |                          |   each set against the next larger one
+    never more sure      | against all modalities   | against = "full" (default), or "previous" for
+      with one removed   |                          |   each set against the next larger one
 
 The authors released no training code of the method itself.
 """

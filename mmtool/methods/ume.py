@@ -16,11 +16,11 @@ The fusion gets no gradient and is left as it was; the fused logits are not used
 A multi-label or regression task adds nothing up: the prediction is the mean of the classifiers'
 outputs over the modalities a sample has. A sample with none gets zeros.
 
-    paper                              | released code     | here
-    one run per modality               | as in the paper   | one run, the same gradients
-    mean of logits or of probabilities | mean of logits    | combine = log_probabilities (default),
-                                       |                   |   probabilities or logits
-    every sample has every modality    | as in the paper   | sums leave out what a sample lacks
+    paper                           | released code | here
+    one run per modality            | -             | one run, the same gradients
+    mean of unimodal predictions    | -             | combine = log_probabilities (default),
+                                    |               |   probabilities or logits
+    every sample has every modality | -             | sums leave out what a sample lacks
 """
 
 from collections.abc import Mapping, Sequence

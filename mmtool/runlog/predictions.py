@@ -77,7 +77,7 @@ class Predictions:
             found = found if found.ndim == 1 else found.mean(axis=1)
         if modality is not None:
             found[~self.present[modality]] = np.nan
-        return found  # type: ignore[no-any-return]
+        return found
 
 
 def predictions_path(run: Path, split: str) -> Path:

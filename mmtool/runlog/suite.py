@@ -40,8 +40,9 @@ def read_suite(folder: Path) -> SuiteRecord | None:
     try:
         fields = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
         fields.pop("schema")
-        tuples = {key: tuple(fields.pop(key)) for key in ("seeds", "variants", "published")}
-        return SuiteRecord(**fields, **tuples)
+        for key in ("seeds", "variants", "published"):
+            fields[key] = tuple(fields[key])
+        return SuiteRecord(**fields)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

@@ -59,7 +59,7 @@ def resampled_scores(
 ) -> Floats:
     """Give the mean of each row of [run, sample] on every resample; [run, resample]."""
     sums = _resampled_sums(np.vstack([right, np.ones(right.shape[1])]).T, group, num, seed)
-    return (sums[:, :-1] / sums[:, -1:]).T  # type: ignore[no-any-return]
+    return (sums[:, :-1] / sums[:, -1:]).T
 
 
 def resampled_r2(
@@ -127,5 +127,6 @@ def _with_seeds(scores: Floats, rng: np.random.Generator, widened: float, spread
     if runs == 1:
         return middle + rng.normal(0.0, spread, num)
     drawn = rng.integers(0, runs, (num, runs))
-    means = scores.T[np.arange(num)[:, None], drawn].mean(axis=1)
-    return middle + (means - middle) * sqrt(runs / (runs - 1)) * widened
+    means: Floats = scores.T[np.arange(num)[:, None], drawn].mean(axis=1)
+    spread_out: Floats = (means - middle) * (sqrt(runs / (runs - 1)) * widened)
+    return middle + spread_out
