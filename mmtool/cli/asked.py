@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -42,6 +43,14 @@ class Asked:
             "--name": self.name,
         }
 
+    def again(self, roots: tuple[Path, Path]) -> list[str]:
+        """Give the words that ask another process for the same, seeds left out."""
+        words = [str(self.recipe), "--runs-dir", str(roots[0]), "--data-root", str(roots[1])]
+        for option, value in (("--gpus", self.gpus), ("--device", self.device)):
+            words += [option, value] if value is not None else []
+        words += [part for text in self.settings or () for part in ("-s", text)]
+        return words + (["--name", self.name] if self.name is not None else [])
+
     def overrides(self, gpus: int | None, seed: int | None) -> list[str]:
         """Give the overrides of the recipe for one run."""
         launch = [("--gpus", "launch.gpus", gpus), ("--device", "launch.device", self.device)]
@@ -49,7 +58,7 @@ class Asked:
         return with_launch_overrides(self.settings, [*launch, (option, "train.seed", seed)])
 
 
-def refuse_useless(wish: Wish, *, slurm: bool, seeds: str | None) -> None:
+def refuse_useless(wish: Wish, *, slurm: bool, seeds: str | None, suite: bool = False) -> None:
     """Refuse options of SLURM without --slurm, and of several seeds without --seeds."""
     if not slurm:
         useless = [option for option, value in wish.as_options().items() if value is not None]
@@ -59,7 +68,7 @@ def refuse_useless(wish: Wish, *, slurm: bool, seeds: str | None) -> None:
                 where="command line",
                 fix=f"add --slurm, or drop {', '.join(useless)}",
             )
-    if wish.jobs is not None and seeds is None:
+    if wish.jobs is not None and seeds is None and not suite:
         raise RequestError(
             "--jobs has no effect without --seeds", where="command line", fix="drop --jobs"
         )

@@ -74,7 +74,11 @@ SeedsOption: TypeAlias = Annotated[
 ]
 JobsOption: TypeAlias = Annotated[
     int | None,
-    typer.Option("--jobs", metavar="N", min=1, help="Runs of --seeds at the same time."),
+    typer.Option("--jobs", metavar="N", min=1, help="Runs of --seeds or a suite at the same time."),
+]
+VariantOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--variant", metavar="NAME", help="Of a suite, only this variant; repeatable."),
 ]
 NameOption: TypeAlias = Annotated[
     str | None, typer.Option("--name", metavar="LABEL", help="Added to the run's name.")

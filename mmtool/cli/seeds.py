@@ -65,29 +65,38 @@ def num_side_by_side(asked: int | None, num_ranks: int, num_gpus: int) -> int:
     return num_gpus if num_ranks == 1 and num_gpus > 1 else 1
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One run to train in a process of its own."""
+
+    title: str
+    arguments: tuple[str, ...]
+    """What follows `mmtool train`."""
+
+
 @dataclass(slots=True)
 class _Running:
-    seed: int
+    work: Work
     slot: int
     process: "subprocess.Popen[str]"
 
 
 def train_side_by_side(
-    output: Output, seeds: Sequence[int], arguments: Sequence[str], *, at_once: int, num_gpus: int
-) -> list[dict[str, Any]]:
-    """Train every seed in a process of its own; give what each of them printed, in their order."""
+    output: Output, works: Sequence[Work], *, at_once: int, num_gpus: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, MmtoolError]]:
+    """Train every run in a process of its own; give what each printed, and failures, by title."""
     from mmtool.engine.stop import StopRequest
 
-    waiting, free = list(seeds), list(range(at_once))
+    waiting, free = list(works), list(range(at_once))
     running: list[_Running] = []
-    done: dict[int, dict[str, Any]] = {}
-    failures: list[MmtoolError] = []
+    done: dict[str, dict[str, Any]] = {}
+    failures: dict[str, MmtoolError] = {}
     with StopRequest(ends_process=False) as stop:
         while running or (waiting and not stop.is_set):
             while waiting and free and not stop.is_set:
-                slot, seed = free.pop(0), waiting.pop(0)
-                running.append(_Running(seed, slot, _start(seed, slot, arguments, num_gpus)))
-                output.info(f"seed {seed}: started")
+                slot, work = free.pop(0), waiting.pop(0)
+                running.append(_Running(work, slot, _start(work, slot, num_gpus)))
+                output.info(f"{work.title}: started")
             if stop.is_set:
                 _pass_on(running, is_forced=stop.is_forced)
             for one in [r for r in running if r.process.poll() is not None]:
@@ -95,27 +104,27 @@ def train_side_by_side(
                 free.append(one.slot)
                 text, words = one.process.communicate()
                 code = one.process.returncode
+                title = one.work.title
                 if code == 0:
-                    done[one.seed] = json.loads(text)["runs"][0]
-                    output.info(f"seed {one.seed}: done, {done[one.seed]['run']}")
+                    done[title] = json.loads(text)["runs"][0]
+                    output.info(f"{title}: done, {done[title]['run']}")
                 else:
-                    failures.append(_failure(one.seed, code, text, words))
+                    failures[title] = _failure(title, code, text, words)
+                    output.info(f"{title}: {failures[title].what.removeprefix(f'{title}: ')}")
             time.sleep(_POLL_S)
-    if failures:
-        raise failures[0]
-    return [done[seed] for seed in seeds]
+        if waiting:
+            failures[waiting[0].title] = StoppedResumable(f"{waiting[0].title} was not begun")
+    return done, failures
 
 
-def _start(
-    seed: int, slot: int, arguments: Sequence[str], num_gpus: int
-) -> "subprocess.Popen[str]":
+def _start(work: Work, slot: int, num_gpus: int) -> "subprocess.Popen[str]":
     from mmtool.engine.children import die_with_parent
 
     env = dict(os.environ)
     if num_gpus:
         listed = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_gpus))))
         env["CUDA_VISIBLE_DEVICES"] = listed.split(",")[slot % num_gpus].strip()
-    command = [sys.executable, "-m", "mmtool", "train", *arguments, "--seed", str(seed), "--json"]
+    command = [sys.executable, "-m", "mmtool", "train", *work.arguments, "--json"]
     return subprocess.Popen(
         command,
         env=env,
@@ -136,18 +145,18 @@ def _pass_on(running: Sequence[_Running], *, is_forced: bool) -> None:
             one.process.terminate()
 
 
-def _failure(seed: int, code: int, text: str, words: str) -> MmtoolError:
-    """Say again what the process of a seed said about its failure."""
+def _failure(title: str, code: int, text: str, words: str) -> MmtoolError:
+    """Say again what the process of a run said about its failure."""
     try:
         document = json.loads(text)
     except ValueError:
         document = {}
     told = document.get("error") or {"what": f"exit code {code}", "why": words.strip()}
     details = {key: str(told.get(key, "")) for key in ("where", "why", "fix")}
-    what = f"seed {seed}: {told['what']}"
+    what = f"{title}: {told['what']}"
     if code == StoppedResumable.exit_code:
         runs = " ".join(str(run["run"]) for run in document.get("runs", ()))
-        return StoppedResumable(f"seed {seed} was stopped", fix=f"mmtool train --resume {runs}")
+        return StoppedResumable(f"{title} was stopped", fix=f"mmtool train --resume {runs}")
     error = WorkFailed(what, **details)
     error.exit_code = code if code > 0 else 128 - code
     return error

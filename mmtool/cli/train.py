@@ -24,6 +24,7 @@ from mmtool.cli.options import (
     SetOption,
     SlurmOption,
     TimeOption,
+    VariantOption,
     command,
     refuse_together,
     refuse_with,
@@ -31,12 +32,14 @@ from mmtool.cli.options import (
 from mmtool.cli.output import Output, align
 from mmtool.cli.prepare import ensure_prepared
 from mmtool.cli.seeds import (
+    Work,
     num_side_by_side,
     say_spread,
     seed_spread,
     train_side_by_side,
 )
 from mmtool.cli.submit import Wish, submit_runs
+from mmtool.cli.suite import asked_for_suite, train_suite
 from mmtool.cli.watcher import RunWatcher, link_watcher
 from mmtool.errors import MmtoolError, StoppedResumable
 from mmtool.paths import data_root as find_data_root
@@ -61,6 +64,7 @@ def train(
     seed: SeedOption = None,
     seeds: SeedsOption = None,
     jobs: JobsOption = None,
+    variant: VariantOption = None,
     name: NameOption = None,
     runs_dir: RunsDirOption = None,
     data_root: DataRootOption = None,
@@ -78,13 +82,17 @@ def train(
     mmtool train avdigits_ogm
     mmtool train my.toml --gpus 4 -s train.lr=0.01
     mmtool train my.toml --seeds 0,1,2
+    mmtool train recipes/bench/mfeat.toml
     mmtool train my.toml --slurm --nodes 2 --gpus 4 --time 08:00:00
     mmtool train --resume latest
     """
     wish = Wish(nodes, time, partition, jobs)
     refuse_together({"--seed": seed is not None, "--seeds": seeds is not None})
-    refuse_useless(wish, slurm=slurm, seeds=seeds)
     asked = Asked(recipe, gpus, device, settings, seed, seeds, name)
+    is_suite = resume is None and asked_for_suite(asked)
+    refuse_useless(wish, slurm=slurm, seeds=seeds, suite=is_suite)
+    if not is_suite:
+        refuse_with("one recipe", {"--variant": variant}, why="only a suite has variants")
     if resume is not None:
         others = asked.as_options() | {"--slurm": slurm, "--dry-run": dry_run}
         refuse_with("--resume", others, why="a resumed run keeps its own recipe and name")
@@ -92,10 +100,14 @@ def train(
         return
     without = {"--allow-change": allow_change}
     refuse_with("a new run", without, why="only a resumed one can differ from its checkpoint")
+    roots = (runs_root(runs_dir), find_data_root(data_root))
+    if is_suite:
+        refuse_with("a suite", {"--slurm": slurm}, why="its runs start from one process")
+        train_suite(output, asked, variant or (), roots, jobs=jobs, dry_run=dry_run)
+        return
     if dry_run and not slurm:
         useless = {"--name": name, "--runs-dir": runs_dir, "--seeds": seeds}
         refuse_with("--dry-run", useless, why="a dry run makes no run")
-    roots = (runs_root(runs_dir), find_data_root(data_root))
     task = find_own_task(asked)
     if task is not None and not task.is_first:
         follow(task)
@@ -122,13 +134,13 @@ def _train_seeds(
     at_once = min(num_side_by_side(wish.jobs, launch.gpus, num_gpus), len(recipes))
     done: list[dict[str, Any]]
     if at_once > 1:
-        again = [str(asked.recipe), "--runs-dir", str(roots[0]), "--data-root", str(roots[1])]
-        for option, value in (("--gpus", asked.gpus), ("--device", asked.device)):
-            again += [option, value] if value is not None else []
-        again += [part for text in asked.settings or () for part in ("-s", text)]
-        again += ["--name", asked.name] if asked.name is not None else []
         seeds = [loaded.recipe.train.seed for loaded in recipes]
-        done = train_side_by_side(output, seeds, again, at_once=at_once, num_gpus=num_gpus)
+        again = asked.again(roots)
+        works = [Work(f"seed {seed}", (*again, "--seed", str(seed))) for seed in seeds]
+        found, failures = train_side_by_side(output, works, at_once=at_once, num_gpus=num_gpus)
+        for error in failures.values():
+            raise error
+        done = [found[work.title] for work in works]
         if not output.as_json:
             for run in done[:-1]:
                 output.text(str(run["run"]))

@@ -99,6 +99,14 @@ def origin_rows(loaded: Loaded) -> list[tuple[str, str, str]]:
     ]
 
 
+def is_suite(name_or_path: str) -> bool:
+    """Whether a recipe file has a [suite]; one that cannot be read has none."""
+    try:
+        return "suite" in _read(find_recipe(name_or_path)[0], rank=0).tree
+    except RequestError:
+        return False
+
+
 def find_recipe(name_or_path: str) -> tuple[Path, list[str]]:
     """Give the file behind a recipe argument, and a note when it is not the file named."""
     given = Path(name_or_path)

@@ -10,8 +10,8 @@
     method = "mla"
     model.fusion = "shared"
 
-A variant is a recipe that extends the rest of the file: it replaces keys, and where it names another
-plugin, the options of the plugin it replaces are dropped.
+A variant is a recipe that extends the rest of the file: it replaces keys, and where it names
+another plugin, the options of the plugin it replaces are dropped.
 """
 
 from typing import Annotated, Any

@@ -27,7 +27,7 @@ from mmtool.engine.same_recipe import is_free, recorded
 from mmtool.engine.stop import StopRequest
 from mmtool.errors import CheckpointError, RequestError, RunDirectoryError, StoppedResumable
 from mmtool.runlog.env import describe_environment
-from mmtool.runlog.rundir import RunDir, resolve_run
+from mmtool.runlog.rundir import RunDir, make_run, resolve_run
 from mmtool.types import Modality
 
 NUMERICS = 1
@@ -206,7 +206,7 @@ class Chain:
         return found
 
     def _trained(self, one: PlannedLink, stop: StopRequest) -> Weights:
-        run = _directory(one.source)
+        run = make_run(one.source)
         with _own(run, stop, self.say):
             # Somebody else may have trained it meanwhile.
             if run.read_status().get("state") != "done":
@@ -221,12 +221,6 @@ class Chain:
             run.write_env({**describe_environment([]), "link_of": self.of.name, "key": one.key})
         if not run.launch_path.exists():
             run.write_launch({"data_root": str(self.data_root), "attempt": 0})
-
-
-def _directory(path: Path) -> RunDir:
-    for folder in ("log", "ckpt", "report"):
-        (path / folder).mkdir(parents=True, exist_ok=True)
-    return RunDir(path)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from mmtool.engine.watchdog import PromptStop, Watchdog
 from mmtool.errors import Bug, MmtoolError, RunDirectoryError, StoppedResumable
 from mmtool.runlog.env import describe_environment
 from mmtool.runlog.follow import follow
-from mmtool.runlog.rundir import RunDir, create_run, point_latest
+from mmtool.runlog.rundir import RunDir, create_run, make_run, point_latest
 
 _TASKS = "tasks that were started together are the ranks of one run"
 
@@ -58,6 +58,10 @@ class TrainRequest:
     """What this process is among tasks that were started together."""
     is_elsewhere: bool = False
     """Whether the run will execute on other machines than this one."""
+    directory: Path | None = None
+    """The run directory, where it is not to be named after the present time."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the run's env.json says beside the environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +94,13 @@ def prepare_run(request: TrainRequest) -> RunDir:
     planned = plan_links(recipe, request.runs_root, request.data_root)
     if request.task is not None or (request.is_elsewhere and recipe.launch.gpus > 1):
         refuse_unfinished(planned, why=_TASKS)
-    run = create_run(request.runs_root, request.loaded.name, label=request.label)
+    if request.directory is None:
+        run = create_run(request.runs_root, request.loaded.name, label=request.label)
+    else:
+        run = make_run(request.directory)
     run.write_recipe(request.loaded.text, to_toml(recipe))
     env = {**describe_environment(request.argv), "origins": dict(request.loaded.origins)}
-    run.write_env(env)
+    run.write_env({**env, **request.facts})
     run.write_launch({"data_root": str(request.data_root.resolve()), "attempt": 0})
     return run
 

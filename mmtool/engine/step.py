@@ -123,12 +123,14 @@ def _differentiate(
     job: Job, share: LoadedShare, ctx: StepContext, sub: SubStep, clock: PhaseClock, tried: _Tried
 ) -> None:
     batches = in_parts(share.batches, job.progress.num_parts)
+    num_shares = len(batches) * job.ranks.world
     for number, whole in enumerate(batches, start=1):
         batch = whole if sub.modalities == whole.modalities else whole.only(sub.modalities)
         is_last = number == len(batches)
         with job.replicas.unsynchronised(is_last=is_last):
             with clock.phase("forward"):
                 outputs, encoded, terms = _forward(job, batch, ctx)
+                terms = {n: t if t.dim() else t / num_shares for n, t in terms.items()}
                 _count(job, tried.sums, outputs, encoded, terms, batch, ctx)
             with clock.phase("backward"):
                 if is_last:
@@ -191,8 +193,8 @@ def _count(
 ) -> None:
     """Add what the log and the method need to know over all ranks."""
     for name, term in terms.items():
-        value = _weighted(term, batch).sum() if term.dim() else term / job.ranks.world
-        sums.add(f"term.{name}", value)
+        kind, value = ("term", _weighted(term, batch).sum()) if term.dim() else ("penalty", term)
+        sums.add(f"{kind}.{name}", value)
     statistics = job.method.statistics(outputs, batch, ctx)
     for name, value in statistics.items():
         sums.add(f"stat.{name}", value)
@@ -225,7 +227,7 @@ def _backward(
 ) -> None:
     """Differentiate the local sum over the global count, so that ranks simply add up."""
     share = {
-        name: _weighted(t, batch).sum() / global_size if t.dim() else t / job.ranks.world
+        name: _weighted(t, batch).sum() / global_size if t.dim() else t
         for name, t in terms.items()
     }
     wanted = job.method.needs.term_gradients
@@ -250,6 +252,8 @@ def _publish(sums: _Sums, ctx: StepContext, global_size: int) -> None:
         ctx.log_each("score", mean_scores(scores))
     for name, value in sums.section("term.").items():
         ctx.log("terms", value / global_size, name)
+    for name, value in sums.section("penalty.").items():
+        ctx.log("terms", value, name)
 
 
 def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: int) -> Tensor:
@@ -294,7 +298,8 @@ def _note_skipped(job: Job, sums: _Sums, ctx: StepContext, is_bad: Tensor) -> No
     """Log whether any sub-step was skipped, and whether a loss scale too large was the cause."""
     skipped = is_bad.float()
     if job.precision.scales_loss:
-        losses = torch.stack(list(sums.section("term.").values())).sum()
+        terms = [*sums.section("term.").values(), *sums.section("penalty.").values()]
+        losses = torch.stack(terms).sum()
         is_overflow = is_bad & torch.isfinite(losses) & (job.precision.scale >= 1.0)
         ctx.log("overflow", is_overflow.float())
     before = ctx.metrics.get("skipped")

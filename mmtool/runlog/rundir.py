@@ -114,7 +114,7 @@ class RunDir:
 
 def create_run(runs_root: Path, recipe_name: str, *, label: str | None = None) -> RunDir:
     """Make a new run directory; either all of it exists afterwards or nothing."""
-    name = _file_name(f"{recipe_name}-{label}" if label else recipe_name)
+    name = file_name(f"{recipe_name}-{label}" if label else recipe_name)
     try:
         runs_root.mkdir(parents=True, exist_ok=True)
         run = _claim(runs_root, name)
@@ -127,6 +127,16 @@ def create_run(runs_root: Path, recipe_name: str, *, label: str | None = None) -
         shutil.rmtree(run.path, ignore_errors=True)
         raise _cannot_write(runs_root, error) from error
     return run
+
+
+def make_run(path: Path) -> RunDir:
+    """Make the directory of a run whose name says what it computes; one that exists is kept."""
+    try:
+        for folder in _FOLDERS:
+            (path / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path.parent, error) from error
+    return RunDir(path)
 
 
 def point_latest(runs_root: Path, run: RunDir) -> None:
@@ -258,7 +268,8 @@ def _timestamp() -> str:
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
+    """Give text as a name that every file system takes."""
     kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
     return kept.strip("-.")[:80] or "run"
 

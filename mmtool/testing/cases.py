@@ -49,6 +49,7 @@ _LAST: Mapping[str, Any] = {"select": "last"}
 
 CASES: Mapping[str, Case] = {
     "aug": Case({"hidden": 8, "max_learners": 3, "checks": 2}, train=_LAST),
+    "arl": Case({"start_epoch": 0}),
     "cggm": Case({"limit": 2.0}),
     "di_mml": Case(
         {"warmup_share": 0.34, "fusion_share": 0.34},

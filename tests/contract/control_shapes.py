@@ -1,8 +1,9 @@
-"""Three minimal methods, one per control shape that no built-in method uses yet.
+"""Minimal methods, one per control shape.
 
 alternating   several sub-steps per batch on disjoint groups (as MLA)
 per_term      gradients of several losses combined per group (as MMPareto)
 epochal       statistics over an epoch that change data and parameters (as Re-learning, SMV)
+penalised     a module of its own, and a penalty on parameters beside the losses of samples
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from mmtool.methods._base import (
     BalancingMethod,
     DataPlan,
     EpochContext,
+    ModelFacts,
     StepContext,
 )
 from mmtool.methods._task import sample_loss
@@ -23,7 +25,7 @@ from mmtool.types import FUSION_GROUP, Batch, Needs, Outputs, SubStep
 
 
 class Options(BaseOptions):
-    shape: Literal["alternating", "per_term", "epochal"]
+    shape: Literal["alternating", "per_term", "epochal", "penalised"]
 
 
 class _Alternating(BalancingMethod):
@@ -67,7 +69,22 @@ class _Epochal(BalancingMethod):
             value.lerp_(initial, 0.3)
 
 
-_SHAPES = {"alternating": _Alternating, "per_term": _PerTerm, "epochal": _Epochal}
+class _Penalised(BalancingMethod):
+    def setup(self, facts: ModelFacts) -> Mapping[str, torch.nn.Module]:
+        self._own = torch.nn.Linear(4, 1)
+        return {"audio": self._own}
+
+    def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
+        own = torch.stack([p.square().sum() for p in self._own.parameters()]).sum()
+        return {"fused": sample_loss(outputs.logits, batch), "size": own}
+
+
+_SHAPES = {
+    "alternating": _Alternating,
+    "per_term": _PerTerm,
+    "epochal": _Epochal,
+    "penalised": _Penalised,
+}
 
 
 class Method(BalancingMethod):

@@ -22,7 +22,7 @@ from mmtool.testing.host_reads import watch_host_reads
 from mmtool.testing.training import ignore
 
 METHODS = registry.names("methods")
-SHAPES = ("alternating", "per_term", "epochal")
+SHAPES = ("alternating", "per_term", "epochal", "penalised")
 SHAPES_FILE = Path(__file__).parents[1] / "contract" / "control_shapes.py"
 FUSIONS = registry.names("fusion")
 MOST_OPERATORS = 700
