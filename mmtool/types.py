@@ -97,7 +97,7 @@ class Outputs:
     fuse: Fuse | None = None
     """Fuses any features, with gradient; only for methods with `Needs.subsets`."""
     absent: dict[Modality, Tensor] = field(default_factory=dict)
-    """What stands for a modality that is left out, as `Needs.subsets` says; -> [1 or batch, dim]."""
+    """What stands for a modality left out, as `Needs.subsets` says; -> [1 or batch, dim]."""
     teacher_features: dict[Modality, Tensor] = field(default_factory=dict)  # -> [batch, dim]
     teacher_logits: dict[Modality, Tensor] = field(default_factory=dict)  # -> [batch, class]
     present: Tensor | None = None

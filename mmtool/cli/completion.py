@@ -9,7 +9,7 @@ from mmtool.paths import runs_root
 def recipe_names(incomplete: str) -> list[str]:
     """Give bundled recipes and recipe files in reach."""
     files = [str(path) for path in sorted(Path().glob("*.toml"))]
-    files += [str(path) for path in sorted(Path("recipes").glob("*.toml"))]
+    files += [str(path) for path in sorted(Path("recipes").rglob("*.toml"))]
     return _starting_with(incomplete, [*registry.names("recipes"), *files])
 
 

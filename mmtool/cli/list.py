@@ -156,7 +156,8 @@ def options_table(module: ModuleType) -> list[dict[str, str]]:
     properties: dict[str, Any] = model.model_json_schema().get("properties", {})
     rows = []
     for name, field in model.model_fields.items():
-        default = "required" if field.is_required() else _text(field.get_default(call_default_factory=True))
+        value = None if field.is_required() else field.get_default(call_default_factory=True)
+        default = "required" if field.is_required() else _text(value)
         help_text = " ".join((field.description or "").split())
         rows.append(
             {

@@ -80,6 +80,9 @@ VariantOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--variant", metavar="NAME", help="Of a suite, only this variant; repeatable."),
 ]
+OneVariantOption: TypeAlias = Annotated[
+    str | None, typer.Option("--variant", metavar="NAME", help="Of a suite, this variant.")
+]
 NameOption: TypeAlias = Annotated[
     str | None, typer.Option("--name", metavar="LABEL", help="Added to the run's name.")
 ]

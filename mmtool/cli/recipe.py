@@ -8,7 +8,13 @@ import typer
 
 from mmtool import registry
 from mmtool.cli.completion import recipe_names
-from mmtool.cli.options import RecipeArgument, SetOption, command
+from mmtool.cli.options import (
+    OneVariantOption,
+    RecipeArgument,
+    SetOption,
+    command,
+    refuse_with,
+)
 from mmtool.cli.output import Output, align
 from mmtool.errors import RecipeError, RequestError
 from mmtool.text import plural
@@ -34,23 +40,38 @@ def value_lines(loaded: "Loaded") -> list[str]:
 
 @recipe_app.command("show")
 @command
-def show(output: Output, recipe: RecipeArgument, settings: SetOption = None) -> None:
+def show(
+    output: Output,
+    recipe: RecipeArgument,
+    settings: SetOption = None,
+    variant: OneVariantOption = None,
+) -> None:
     """Print every value and where it comes from.
 
     \b
     mmtool recipe show avdigits_ogm -s train.lr=0.01
+    mmtool recipe show bench/mfeat --variant mla
     """
     from mmtool.config.load import load_recipe, origin_rows
 
-    loaded = load_recipe(recipe, settings or ())
+    loaded = load_recipe(recipe, settings or (), variant=variant)
+    if variant is not None and loaded.suite is None:
+        refuse_with("one recipe", {"--variant": variant}, why="only a suite has variants")
     for note in loaded.notes:
         output.note(note)
-    data = {
+    data: dict[str, Any] = {
         "recipe": loaded.path,
         "values": loaded.recipe.model_dump(mode="json"),
         "origins": {row[0]: row[-1] for row in origin_rows(loaded)},
     }
-    output.result(SCHEMA, data, value_lines(loaded))
+    lines = value_lines(loaded)
+    if loaded.suite is not None and variant is None:
+        suite = loaded.suite
+        data["suite"] = suite.model_dump(mode="json")
+        seeds = ", ".join(map(str, suite.seeds))
+        lines += ["", f"a suite with the seeds {seeds} and the variants:"]
+        lines += [f"  {name}" for name in suite.variants]
+    output.result(SCHEMA, data, lines)
 
 
 @recipe_app.command("check")
@@ -82,7 +103,10 @@ def check(
             loaded = load_recipe(recipe, ())
         except RequestError as error:
             bad.append(error)
-        else:
+            continue
+        wrong = _wrong_variants(recipe, loaded)
+        bad += wrong
+        if not wrong:
             good.append(recipe)
             notes += [f"{recipe}: {note}" for note in loaded.notes]
     for note in notes:
@@ -90,16 +114,33 @@ def check(
     if not bad:
         output.result(SCHEMA, {"valid": good, "notes": notes}, [f"{name}: valid" for name in good])
         return
-    if len(recipes) == 1:
+    if len(bad) == 1 and len(recipes) == 1:
         raise bad[0]
-    raise _together(bad, len(recipes))
+    raise _together(bad, recipes)
 
 
-def _together(errors: list[RequestError], num_recipes: int) -> RecipeError:
+def _wrong_variants(recipe: str, loaded: "Loaded") -> list[RequestError]:
+    """Give what is wrong with each variant of a suite whose own recipe is right."""
+    from mmtool.config.load import load_recipe
+
+    wrong: list[RequestError] = []
+    for name in () if loaded.suite is None else loaded.suite.variants:
+        try:
+            load_recipe(recipe, (), variant=name)
+        except RequestError as error:
+            wrong.append(error)
+    return wrong
+
+
+def _together(errors: list[RequestError], recipes: list[str]) -> RecipeError:
     problems = [p for error in errors if isinstance(error, RecipeError) for p in error.problems]
-    count = plural(num_recipes, "recipe")
+    if len(recipes) == 1:
+        what = f"{plural(len(errors), 'variant')} of {recipes[0]} cannot be used"
+    else:
+        count = plural(len(recipes), "recipe")
+        what = f"{len(errors)} of {count} {'has' if len(errors) == 1 else 'have'} problems"
     return RecipeError(
-        f"{len(errors)} of {count} {'has' if len(errors) == 1 else 'have'} problems",
+        what,
         problems=problems,
         rendered="\n\n".join(map(_block, errors)),
     )

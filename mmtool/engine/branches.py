@@ -21,7 +21,7 @@ from mmtool.engine import sharded
 from mmtool.engine.build import Job, Progress
 from mmtool.engine.checkpoint import small_state, take_small_state
 from mmtool.engine.evaluate import collect
-from mmtool.engine.grads import check_replicas
+from mmtool.engine.gradient_sync import check_replicas
 from mmtool.engine.visits import shares
 from mmtool.methods._base import Branch, BranchResult
 

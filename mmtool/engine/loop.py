@@ -22,7 +22,7 @@ from mmtool.engine.evaluate import (
     train_sample,
 )
 from mmtool.engine.finish import finish_run, report
-from mmtool.engine.grads import check_replicas
+from mmtool.engine.gradient_sync import check_replicas
 from mmtool.engine.memory import advice, is_out_of_memory
 from mmtool.engine.metriclog import MetricLog
 from mmtool.engine.nonfinite import explain, in_words, stopped

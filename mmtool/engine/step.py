@@ -24,25 +24,11 @@ from mmtool.engine.grads import total_norm
 from mmtool.engine.memory import advice, can_recover, in_parts, is_out_of_memory, make_room
 from mmtool.engine.optim import step_if_finite
 from mmtool.engine.per_loss import collect_per_term, parameters_of, restore_combined
+from mmtool.engine.step_sums import StepSums, count, publish, weighted
 from mmtool.engine.timing import PhaseClock
 from mmtool.methods._base import StepContext
-from mmtool.methods._scores import COUNT, SCORE, mean_scores, score_sums
 from mmtool.methods._task import sample_loss
 from mmtool.types import PROBE_GROUP, Batch, Modality, Outputs, SubStep
-
-
-@dataclass(slots=True)
-class _Sums:
-    """Sums over the micro-batches of one sub-step, later over ranks."""
-
-    values: dict[str, Tensor] = field(default_factory=dict)
-
-    def add(self, name: str, value: Tensor) -> None:
-        value = value.detach().float() if value.dtype != torch.float64 else value.detach()
-        self.values[name] = self.values[name] + value if name in self.values else value.clone()
-
-    def section(self, prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in self.values.items() if k.startswith(prefix)}
 
 
 def train_step(
@@ -71,7 +57,7 @@ def train_step(
             restore_combined(job, tried.terms_by_name, ctx)
             job.sync.sum_(sums.values)
         with clock.phase("optimizer"):
-            _publish(sums, ctx, share.global_size)
+            publish(sums, ctx, share.global_size)
             is_bad = _update(job, sub, sums, ctx, share.global_size)
             skipped = is_bad if ctx.is_skipped is None else ctx.is_skipped | is_bad
             ctx.is_skipped = skipped
@@ -88,7 +74,7 @@ def train_step(
 class _Tried:
     """What the micro-batches of one sub-step gave on this rank."""
 
-    sums: _Sums = field(default_factory=_Sums)
+    sums: StepSums = field(default_factory=StepSums)
     terms_by_name: dict[str, list[Tensor | None]] = field(default_factory=dict)
     losses: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)
     memory_error: str | None = None
@@ -131,7 +117,7 @@ def _differentiate(
             with clock.phase("forward"):
                 outputs, encoded, terms = _forward(job, batch, ctx)
                 terms = {n: t if t.dim() else t / num_shares for n, t in terms.items()}
-                _count(job, tried.sums, outputs, encoded, terms, batch, ctx)
+                count(job, tried.sums, outputs, encoded, terms, batch, ctx)
             with clock.phase("backward"):
                 if is_last:
                     planted.in_backward(job, ctx.step)
@@ -182,40 +168,6 @@ def _fuse(job: Job, features: Mapping[Modality, Tensor]) -> Tensor:
     return logits.float()
 
 
-def _count(
-    job: Job,
-    sums: _Sums,
-    outputs: Outputs,
-    encoded: dict[Modality, Tensor],
-    terms: Mapping[str, Tensor],
-    batch: Batch,
-    ctx: StepContext,
-) -> None:
-    """Add what the log and the method need to know over all ranks."""
-    for name, term in terms.items():
-        kind, value = ("term", _weighted(term, batch).sum()) if term.dim() else ("penalty", term)
-        sums.add(f"{kind}.{name}", value)
-    statistics = job.method.statistics(outputs, batch, ctx)
-    for name, value in statistics.items():
-        sums.add(f"stat.{name}", value)
-    if outputs.unimodal:
-        is_known = SCORE in statistics and COUNT in statistics
-        scores = statistics if is_known else score_sums(outputs.unimodal, batch)
-        for name in (SCORE, COUNT):
-            sums.add(f"log.{name}", scores[name])
-    feature_sums, present = job.model.feature_sums(encoded, batch)
-    for modality, value in feature_sums.items():
-        sums.add(f"feature.{modality}", value)
-    sums.add("present", present)
-    weight = batch.weight
-    count = batch.label.new_full((), batch.size, dtype=torch.float32)
-    sums.add("weight", count if weight is None else weight.sum())
-
-
-def _weighted(term: Tensor, batch: Batch) -> Tensor:
-    return term if batch.weight is None else term * batch.weight
-
-
 def _backward(
     job: Job,
     terms: Mapping[str, Tensor],
@@ -227,8 +179,7 @@ def _backward(
 ) -> None:
     """Differentiate the local sum over the global count, so that ranks simply add up."""
     share = {
-        name: _weighted(t, batch).sum() / global_size if t.dim() else t
-        for name, t in terms.items()
+        name: weighted(t, batch).sum() / global_size if t.dim() else t for name, t in terms.items()
     }
     wanted = job.method.needs.term_gradients
     if wanted:
@@ -239,24 +190,11 @@ def _backward(
     # An encoder that did not run gives every sample the same feature: nothing to learn from.
     probes = {m: z for m, z in job.model.probe(encoded).items() if m in batch.inputs}
     if probes:
-        losses = [_weighted(sample_loss(z, batch), batch).sum() for z in probes.values()]
+        losses = [weighted(sample_loss(z, batch), batch).sum() for z in probes.values()]
         (torch.stack(losses).sum() / global_size).backward()
 
 
-def _publish(sums: _Sums, ctx: StepContext, global_size: int) -> None:
-    """Hand reduced statistics to the method and reduced losses to the log."""
-    ctx.stats = sums.section("stat.")
-    ctx.count = sums.values["weight"]
-    scores = sums.section("log.")
-    if scores:
-        ctx.log_each("score", mean_scores(scores))
-    for name, value in sums.section("term.").items():
-        ctx.log("terms", value / global_size, name)
-    for name, value in sums.section("penalty.").items():
-        ctx.log("terms", value, name)
-
-
-def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: int) -> Tensor:
+def _update(job: Job, sub: SubStep, sums: StepSums, ctx: StepContext, global_size: int) -> Tensor:
     """Edit, clip, check and apply the reduced gradients; give whether they were not finite."""
     gradients, config = job.gradients, job.recipe.train
     for name in gradients.names():
@@ -294,7 +232,7 @@ def _update(job: Job, sub: SubStep, sums: _Sums, ctx: StepContext, global_size: 
     return is_bad
 
 
-def _note_skipped(job: Job, sums: _Sums, ctx: StepContext, is_bad: Tensor) -> None:
+def _note_skipped(job: Job, sums: StepSums, ctx: StepContext, is_bad: Tensor) -> None:
     """Log whether any sub-step was skipped, and whether a loss scale too large was the cause."""
     skipped = is_bad.float()
     if job.precision.scales_loss:

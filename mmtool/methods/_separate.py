@@ -7,24 +7,9 @@ from torch import Tensor
 
 from mmtool.methods._base import StepContext
 from mmtool.methods._scores import counted
-from mmtool.methods._task import sample_loss
-from mmtool.types import Batch, GradGroups, Modality, Outputs
+from mmtool.types import Batch, GradGroups, Modality
 
 COUNT = "own_count"
-
-
-def own_losses(
-    outputs: Outputs, batch: Batch, modalities: Sequence[Modality]
-) -> dict[Modality, Tensor]:
-    """Give the loss of each modality's classifier, zero for samples that lack it; [batch]."""
-    return {
-        m: torch.where(
-            batch.present[:, batch.modalities.index(m)],
-            sample_loss(outputs.unimodal[m], batch),
-            0.0,
-        )
-        for m in modalities
-    }
 
 
 def own_counts(batch: Batch) -> dict[str, Tensor]:

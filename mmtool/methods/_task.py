@@ -8,16 +8,33 @@ A score lies in [0, 1] and grows with how well a modality does, so that formulas
 probabilities carry over. Everything is computed at least in float32.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from mmtool.types import Batch, TaskKind
+from mmtool.types import Batch, Modality, Outputs, TaskKind
 
 
 def sample_loss(logits: Tensor, batch: Batch) -> Tensor:
     """Give the loss of each sample of a batch; [batch]."""
     return task_loss(logits, batch.label, batch.task)
+
+
+def own_losses(
+    outputs: Outputs, batch: Batch, modalities: Sequence[Modality] | None = None
+) -> dict[Modality, Tensor]:
+    """Give the loss of each modality's logits, zero for samples that lack it; [batch]."""
+    chosen = batch.modalities if modalities is None else modalities
+    return {
+        m: torch.where(
+            batch.present[:, batch.modalities.index(m)],
+            sample_loss(outputs.unimodal[m], batch),
+            0.0,
+        )
+        for m in chosen
+    }
 
 
 def sample_score(logits: Tensor, batch: Batch) -> Tensor:

@@ -45,7 +45,7 @@ from torch import Tensor
 from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
 from mmtool.methods._scores import counted
-from mmtool.methods._task import sample_loss
+from mmtool.methods._task import own_losses, sample_loss
 from mmtool.randomness import sample_uniform
 from mmtool.types import Batch, GradGroups, GroupName, Modality, Needs, Outputs
 
@@ -106,9 +106,7 @@ class Method(BalancingMethod):
         """Give the fused loss of masked features and a loss of each modality's whole ones."""
         terms = {"fused": sample_loss(outputs.logits, batch)}
         if self._is_active(ctx.epoch):
-            for position, modality in enumerate(batch.modalities):
-                loss = sample_loss(outputs.unimodal[modality], batch)
-                terms[modality] = torch.where(batch.present[:, position], loss, 0.0)
+            terms |= own_losses(outputs, batch)
         return terms
 
     def statistics(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
 from mmtool.methods._scaling import Apply, scale_by
 from mmtool.methods._scores import counted
-from mmtool.methods._task import sample_loss
+from mmtool.methods._task import own_losses, sample_loss
 from mmtool.types import FUSION_GROUP, Batch, GradGroups, GroupName, Needs, Outputs
 
 STAGE = "objective, gradient, inference"
@@ -115,10 +115,7 @@ class Method(BalancingMethod):
         """Give the fused loss and one per modality, zero for samples that lack it."""
         gamma = self.options.gamma if self._is_active(ctx) else 1.0
         terms = {"fused": sample_loss(self.predict(outputs), batch)}
-        for position, modality in enumerate(batch.modalities):
-            loss = sample_loss(outputs.unimodal[modality], batch)
-            terms[modality] = torch.where(batch.present[:, position], gamma * loss, 0.0)
-        return terms
+        return terms | {m: gamma * loss for m, loss in own_losses(outputs, batch).items()}
 
     def statistics(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give sums of entropies and sizes of each modality's logits."""

@@ -43,7 +43,7 @@ from mmtool.methods._base import (
     ModelFacts,
     StepContext,
 )
-from mmtool.methods._task import sample_loss
+from mmtool.methods._task import own_losses, sample_loss
 from mmtool.types import Batch, GroupName, Needs, Outputs, SubStep
 
 STAGE = "objective, schedule"
@@ -115,11 +115,8 @@ class Method(BalancingMethod):
 
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give the fused loss and one per modality, zero for samples that lack it."""
-        terms = {}
-        for position, modality in enumerate(batch.modalities):
-            if ctx.branch in (None, modality):
-                loss = sample_loss(outputs.unimodal[modality], batch)
-                terms[modality] = torch.where(batch.present[:, position], loss, 0.0)
+        tried = [m for m in batch.modalities if ctx.branch in (None, m)]
+        terms = own_losses(outputs, batch, tried)
         if ctx.branch in (None, FUSED):
             terms[FUSED] = sample_loss(outputs.logits, batch)
         return terms

@@ -38,7 +38,7 @@ from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, EpochContext, ModelFacts, StepContext
 from mmtool.methods._per_modality import values_of
 from mmtool.methods._scores import COUNT, mean_scores, score_sums
-from mmtool.methods._task import sample_loss
+from mmtool.methods._task import own_losses, sample_loss
 from mmtool.types import Batch, GradGroups, GroupName, Needs, Outputs
 
 STAGE = "objective, gradient"
@@ -85,11 +85,7 @@ class Method(BalancingMethod):
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give the fused loss and one per modality, zero for samples that lack it."""
         del ctx
-        terms = {"fused": sample_loss(outputs.logits, batch)}
-        for position, modality in enumerate(batch.modalities):
-            loss = sample_loss(outputs.unimodal[modality], batch)
-            terms[modality] = torch.where(batch.present[:, position], loss, 0.0)
-        return terms
+        return {"fused": sample_loss(outputs.logits, batch), **own_losses(outputs, batch)}
 
     def statistics(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give true-class probabilities per modality."""

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, StepContext
-from mmtool.methods._task import sample_loss
+from mmtool.methods._task import own_losses, sample_loss
 from mmtool.types import Batch, Needs, Outputs
 
 STAGE = "objective"
@@ -76,9 +76,7 @@ class Method(BalancingMethod):
         if not self._is_active(ctx.epoch):
             return terms
         logits = [outputs.unimodal[m] for m in batch.modalities]
-        for position, modality in enumerate(batch.modalities):
-            loss = sample_loss(logits[position], batch)
-            terms[modality] = torch.where(batch.present[:, position], loss, 0.0)
+        terms |= own_losses(outputs, batch)
         kl, rs = distillation(logits, batch.label, batch.present, self.options.variant)
         terms["kl"] = self.options.kl_weight * kl
         terms["rs"] = self.options.rs_weight * rs

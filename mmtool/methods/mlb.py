@@ -37,7 +37,7 @@ from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, StepContext
 from mmtool.methods._scaling import Apply, scale_by
 from mmtool.methods._scores import mean_scores, ratios, score_sums
-from mmtool.methods._task import sample_loss
+from mmtool.methods._task import own_losses, sample_loss
 from mmtool.types import Batch, GradGroups, Needs, Outputs
 
 STAGE = "objective, gradient"
@@ -70,11 +70,7 @@ class Method(BalancingMethod):
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give the fused loss and one per modality, zero for samples that lack it."""
         del ctx
-        terms = {FUSED: sample_loss(outputs.logits, batch)}
-        for position, modality in enumerate(batch.modalities):
-            loss = sample_loss(outputs.unimodal[modality], batch)
-            terms[modality] = torch.where(batch.present[:, position], loss, 0.0)
-        return terms
+        return {FUSED: sample_loss(outputs.logits, batch), **own_losses(outputs, batch)}
 
     def compose(self, terms: Mapping[str, Tensor], ctx: StepContext) -> Tensor:
         """Add the weighted unimodal losses to the fused one."""

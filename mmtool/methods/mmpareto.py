@@ -37,7 +37,7 @@ from torch import Tensor
 
 from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, StepContext
-from mmtool.methods._task import sample_loss
+from mmtool.methods._task import own_losses, sample_loss
 from mmtool.types import Batch, GroupName, Needs, Outputs
 
 STAGE = "objective, gradient"
@@ -67,11 +67,8 @@ class Method(BalancingMethod):
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give the fused loss and the sum of those of the modalities a sample has."""
         del ctx
-        each = [
-            torch.where(batch.present[:, position], sample_loss(outputs.unimodal[m], batch), 0.0)
-            for position, m in enumerate(batch.modalities)
-        ]
-        return {FUSED: sample_loss(outputs.logits, batch), UNIMODAL: torch.stack(each).sum(0)}
+        each = own_losses(outputs, batch).values()
+        return {FUSED: sample_loss(outputs.logits, batch), UNIMODAL: torch.stack(list(each)).sum(0)}
 
     def combine(
         self, group: GroupName, gradients: Mapping[str, Sequence[Tensor]], ctx: StepContext

@@ -28,7 +28,7 @@ from torch import Tensor
 from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
 from mmtool.methods._per_modality import values_of
-from mmtool.methods._task import sample_loss
+from mmtool.methods._task import own_losses, sample_loss
 from mmtool.types import Batch, GroupName, Needs, Outputs
 
 STAGE = "baseline, objective"
@@ -64,11 +64,7 @@ class Method(BalancingMethod):
     def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
         """Give the fused loss and one per modality, zero for samples that lack it."""
         del ctx
-        terms = {FUSED: sample_loss(outputs.logits, batch)}
-        for position, modality in enumerate(batch.modalities):
-            loss = sample_loss(outputs.unimodal[modality], batch)
-            terms[modality] = torch.where(batch.present[:, position], loss, 0.0)
-        return terms
+        return {FUSED: sample_loss(outputs.logits, batch), **own_losses(outputs, batch)}
 
     def compose(self, terms: Mapping[str, Tensor], ctx: StepContext) -> Tensor:
         """Add the weighted unimodal losses to the fused one."""

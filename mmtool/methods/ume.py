@@ -31,7 +31,8 @@ from torch import Tensor
 
 from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
-from mmtool.methods._separate import mean_over_own, own_counts, own_losses
+from mmtool.methods._separate import mean_over_own, own_counts
+from mmtool.methods._task import own_losses
 from mmtool.types import Batch, GradGroups, GroupName, Needs, Outputs, SubStep, TaskKind
 
 STAGE = "baseline, inference"

@@ -23,7 +23,8 @@ from torch import Tensor
 from mmtool.config import schema
 from mmtool.errors import RequestError
 from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
-from mmtool.methods._separate import mean_over_own, own_counts, own_losses
+from mmtool.methods._separate import mean_over_own, own_counts
+from mmtool.methods._task import own_losses
 from mmtool.text import suggestion
 from mmtool.types import Batch, GradGroups, GroupName, Modality, Needs, Outputs, SubStep
 

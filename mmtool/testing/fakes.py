@@ -1,6 +1,6 @@
 """Tiny prepared datasets with a planted signal, for tests of plugins and of the engine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from mmtool import __version__
 from mmtool.store.index import index_bytes
-from mmtool.store.schema import ColumnInfo, Manifest, content_hash
+from mmtool.store.schema import ColumnInfo, Manifest, ShardInfo, content_hash
 from mmtool.store.writer import StoreWriter
 from mmtool.types import TaskKind
 
@@ -60,15 +60,11 @@ def write_fake_store(
     writer = StoreWriter(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer.begin()
-    shards = []
-    for number, start in enumerate(range(0, size, rows_per_shard)):
-        with writer.shard(number, columns) as shard:
-            for row in range(start, min(start + rows_per_shard, size)):
-                shard.append(
-                    {m: samples[m][row] if present[row, at] else None for at, m in enumerate(names)}
-                )
-            shards.append(shard.commit())
-        writer.note(number, _KEY, shards[-1], {})
+    rows = [
+        {m: samples[m][row] if present[row, at] else None for at, m in enumerate(names)}
+        for row in range(size)
+    ]
+    shards = _write_shards(writer, columns, rows, rows_per_shard)
     index = writer.write_index(
         index_bytes(
             ids=[f"fake{row:05d}" for row in range(size)],
@@ -110,6 +106,22 @@ def write_fake_store(
     )
     writer.publish(manifest, {"preparer": _KEY})
     return path
+
+
+def _write_shards(
+    writer: StoreWriter,
+    columns: Mapping[str, ColumnInfo],
+    rows: Sequence[Mapping[str, np.ndarray | None]],
+    rows_per_shard: int,
+) -> list[ShardInfo]:
+    shards = []
+    for number, start in enumerate(range(0, len(rows), rows_per_shard)):
+        with writer.shard(number, columns) as shard:
+            for row in rows[start : start + rows_per_shard]:
+                shard.append(row)
+            shards.append(shard.commit())
+        writer.note(number, _KEY, shards[-1], {})
+    return shards
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mmtool.engine.distributed import Ranks
-from mmtool.engine.grads import Gradients, GradientSync, total_norm
+from mmtool.engine.gradient_sync import GradientSync
+from mmtool.engine.grads import Gradients, total_norm
 from mmtool.testing.ranks import run_ranks
 
 

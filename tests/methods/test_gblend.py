@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mmtool.engine.build import check_needs
+from mmtool.engine.combinations import check_needs
 from mmtool.errors import RequestError
 from mmtool.methods._base import BranchResult, ModelFacts
 from mmtool.methods.gblend import Method, Options, blend, branch_length

@@ -33,7 +33,7 @@ def test_it_is_valid_and_its_resolved_form_is_the_same(path, tmp_path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_it_says_what_it_shows(path):
-    entry = registry.get("recipes", path.stem)
+    entry = registry.get("recipes", path.relative_to(bundled("recipes")).with_suffix("").as_posix())
 
     assert registry.summary(entry).endswith((".", ":"))
 
