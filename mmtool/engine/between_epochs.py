@@ -51,6 +51,14 @@ def epoch_context(job: Job) -> EpochContext:
     )
 
 
+def begin_epoch(job: Job) -> None:
+    """Let the method begin an epoch and choose what it visits."""
+    take_snapshot(job, "epoch_start")
+    ctx = epoch_context(job)
+    job.method.begin_epoch(ctx)
+    job.plan = job.method.plan_epoch(ctx)
+
+
 def take_snapshot(job: Job, moment: str) -> None:
     """Keep the parameters of this moment, if the method needs them."""
     if moment in job.method.needs.snapshots:

@@ -12,7 +12,12 @@ import torch
 from mmtool.data.loader import LoadedShare
 from mmtool.data.samplers import num_batches
 from mmtool.engine import planted
-from mmtool.engine.between_epochs import epoch_context, parameters_and_snapshots, take_snapshot
+from mmtool.engine.between_epochs import (
+    begin_epoch,
+    epoch_context,
+    parameters_and_snapshots,
+    take_snapshot,
+)
 from mmtool.engine.branches import BranchLog, try_branches
 from mmtool.engine.build import Job
 from mmtool.engine.evaluate import (
@@ -133,10 +138,7 @@ def _train_epoch(run: Fit) -> None:
     job, config = run.job, run.job.recipe.train
     if job.progress.step_in_epoch == 0:
         _try_branches(run)
-        take_snapshot(job, "epoch_start")
-        ctx = epoch_context(job)
-        job.method.begin_epoch(ctx)
-        job.plan = job.method.plan_epoch(ctx)
+        begin_epoch(job)
     progress = job.progress
     visits, is_weighted = planned_visits(job)
     steps_per_epoch = num_batches(len(visits), config.batch_size)

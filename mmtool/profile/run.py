@@ -14,6 +14,7 @@ import torch
 from mmtool.config.load import Loaded
 from mmtool.data.loader import LoadedShare
 from mmtool.data.samplers import rank_share
+from mmtool.engine.between_epochs import begin_epoch
 from mmtool.engine.build import Job, build_job
 from mmtool.engine.distributed import Ranks, choose_device
 from mmtool.engine.loop import Fit, run_step
@@ -91,6 +92,7 @@ class _Measurement:
         metrics = MetricLog(self._clock)
         saver = Saver(job, Path(), _ignore)
         self._fit = Fit(job, _ignore, Path(), StopRequest(), metrics, saver)
+        begin_epoch(job)
         self._shares = self._endless()
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from mmtool.config.schema import Recipe
 from mmtool.data.loader import LoadedShare
 from mmtool.data.samplers import Visits, num_batches, rank_share, shuffled
+from mmtool.engine.between_epochs import begin_epoch
 from mmtool.engine.build import Job, build_job
 from mmtool.engine.distributed import Ranks
 from mmtool.engine.loop import Fit, run_step
@@ -107,6 +108,7 @@ class OurTraining:
         saver = Saver(self.job, self.scratch, ignore)
         stop = StopRequest()
         self.fit = Fit(self.job, ignore, self.scratch, stop, MetricLog(self.clock), saver)
+        begin_epoch(self.job)
         self.epoch = 0
 
     def shares(self) -> Iterator[LoadedShare]:

