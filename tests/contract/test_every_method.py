@@ -25,13 +25,16 @@ from mmtool.testing.training import StopAfter, ignore, train_here, weights
 METHODS = registry.names("methods")
 SHAPES = ("alternating", "per_term", "epochal", "penalised")
 FIXED = Path(__file__).with_name("control_shapes.py")
-EVERY = [*METHODS, *SHAPES]
+PLUGIN = Path(__file__).with_name("slow_leader.py")
+EVERY = [*METHODS, *SHAPES, "plugin"]
 # float32 sums in another order; learning rates here move weights by about 1e-1.
 TOLERANCE = 2e-5
 
 
 def recipe_for(method, **train):
-    """The contract's recipe for a built-in method or for one of the minimal shapes."""
+    """The contract's recipe for a built-in method, one of the minimal shapes or the plugin."""
+    if method == "plugin":
+        return contract_recipe(str(PLUGIN), Case(), **train)
     if method in SHAPES:
         return contract_recipe(str(FIXED), Case({"shape": method}), **train)
     return contract_recipe(method, **train)
@@ -104,6 +107,10 @@ def differing(one, other, tolerance=TOLERANCE):
 
 def test_the_walk_finds_the_methods():
     assert {"none", "ogm", "opm", "modality_dropout", "multi_loss"} <= set(METHODS)
+
+
+def test_a_whole_method_is_a_file_of_less_than_sixty_lines():
+    assert len(PLUGIN.read_text(encoding="utf-8").splitlines()) < 60
 
 
 @pytest.mark.parametrize("world", [2, 4])
