@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmtool.engine.suite import Member
 
 SCHEMA = "mmtool.train/1"
+_AGAIN = "start the suite again: what is done is kept, what was begun is continued"
 
 
 def asked_for_suite(asked: Asked) -> bool:
@@ -146,23 +147,28 @@ def _one_by_one(
     output: Output, waiting: "Sequence[Member]", folder: Path, data_root: Path
 ) -> dict[str, MmtoolError]:
     from mmtool.engine.launch import TrainRequest
+    from mmtool.engine.stop import StopRequest
     from mmtool.engine.suite import train_member
 
     failures: dict[str, MmtoolError] = {}
-    for number, member in enumerate(waiting, start=1):
-        title = f"{member.title} ({number} of {len(waiting)})"
-        with RunWatcher(output, title, folder) as watcher:
-            argv = ["mmtool", *sys.argv[1:]]
-            links = link_watcher(output)
-            request = TrainRequest(member.loaded, folder, data_root, None, argv, watcher, links)
-            try:
-                train_member(member, request)
-            except StoppedResumable as stopped:
-                stopped.fix = "start the suite again: what is done is kept, this run is continued"
-                raise
-            except MmtoolError as error:
-                failures[member.title] = error
-                output.warning(f"{member.title} failed: {error.what}")
+    # Also between two runs a signal must not kill.
+    with StopRequest(ends_process=False) as stop:
+        for number, member in enumerate(waiting, start=1):
+            if stop.is_set:
+                what = f"stopped by {stop.reason} before {member.title}"
+                raise StoppedResumable(what, fix=_AGAIN)
+            title = f"{member.title} ({number} of {len(waiting)})"
+            with RunWatcher(output, title, folder) as watcher:
+                argv, links = ["mmtool", *sys.argv[1:]], link_watcher(output)
+                request = TrainRequest(member.loaded, folder, data_root, None, argv, watcher, links)
+                try:
+                    train_member(member, request)
+                except StoppedResumable as stopped:
+                    stopped.fix = _AGAIN
+                    raise
+                except MmtoolError as error:
+                    failures[member.title] = error
+                    output.warning(f"{member.title} failed: {error.what}")
     return failures
 
 
@@ -185,7 +191,7 @@ def _side_by_side(
     _, failures = train_side_by_side(output, work, at_once=at_once, num_gpus=num_gpus)
     for error in failures.values():
         if isinstance(error, StoppedResumable):
-            error.fix = "start the suite again: what is done is kept"
+            error.fix = _AGAIN
             raise error
     return failures
 

@@ -170,7 +170,7 @@ def test_what_is_wrong_with_a_variant_is_shown_where_it_stands(call, home):
     found = call("recipe", "check", "small.toml")
 
     assert found.returncode == 2
-    assert "small.toml:29:25" in found.stderr
+    assert "small.toml:27:25" in found.stderr
     assert "did you mean 'alpha'?" in found.stderr
 
 

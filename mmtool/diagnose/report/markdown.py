@@ -60,9 +60,8 @@ def _origin(meta: Plain, suite: Plain, command: str) -> list[str]:
     named += [f"Python {environment['python']}"] if environment.get("python") else []
     commit = str((environment.get("git") or {}).get("commit") or "")[:12]
     named += [f"commit {commit}"] if commit else []
-    named += [plural(int(environment["cpus_allowed"]), "core")] * bool(
-        environment.get("cpus_allowed")
-    )
+    cores = environment.get("cpus_allowed")
+    named += [plural(int(cores), "core")] if cores else []
     written = datetime.now(UTC).date().isoformat()
     again = [f"mmtool train {suite['recipe']}"] if suite.get("recipe") else []
     return [
