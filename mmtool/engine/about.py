@@ -5,7 +5,7 @@ from typing import Any
 
 from mmtool import __version__
 from mmtool.config.dump import to_toml
-from mmtool.engine.build import Job
+from mmtool.engine.job import Job
 from mmtool.types import Modality
 
 SCHEMA = "mmtool-weights/1"

@@ -18,10 +18,10 @@ from torch import Tensor
 from mmtool.data.loader import LoadedShare
 from mmtool.data.samplers import num_batches
 from mmtool.engine import sharded
-from mmtool.engine.build import Job, Progress
 from mmtool.engine.checkpoint import small_state, take_small_state
 from mmtool.engine.evaluate import collect
 from mmtool.engine.gradient_sync import check_replicas
+from mmtool.engine.job import Job, Progress
 from mmtool.engine.visits import shares
 from mmtool.methods._base import Branch, BranchResult
 

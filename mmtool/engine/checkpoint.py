@@ -22,8 +22,8 @@ from torch import Tensor
 from mmtool import __version__
 from mmtool.engine import fault, sharded
 from mmtool.engine.about import about_weights
-from mmtool.engine.build import Job, Progress
 from mmtool.engine.choose import ABOUT, STATE, UNREADABLE, WEIGHTS
+from mmtool.engine.job import Job, Progress
 from mmtool.engine.manifest import begin, discard, need_room, publish, read_manifest, seal
 from mmtool.engine.optim import lay_out_state
 from mmtool.engine.same_recipe import recorded

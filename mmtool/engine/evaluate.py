@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmtool.data.samplers import Visits, num_batches, rank_share
-from mmtool.engine.build import Job
+from mmtool.engine.job import Job
 from mmtool.engine.scoring import METRICS, Score, answers, extra_scores, mean_score, moved, score
 from mmtool.methods._task import task_loss
 from mmtool.types import Modality, Outputs, TaskKind

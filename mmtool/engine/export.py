@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 
 from mmtool.config.schema import Recipe
 from mmtool.engine import about, sharded
-from mmtool.engine.build import build_method, build_recipe_model, laid_out
 from mmtool.engine.choose import ABOUT, WEIGHTS, choose_checkpoint
+from mmtool.engine.recipe_model import build_method, build_recipe_model, laid_out
 from mmtool.errors import CheckpointError, NotWritable, RequestError
 from mmtool.methods._base import BalancingMethod, ModelFacts
 from mmtool.models.multimodal import MultimodalModel

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmtool.engine.build import Job
 from mmtool.engine.checkpoint import load_weights
 from mmtool.engine.choose import choose_together
 from mmtool.engine.evaluate import encode_rows, measure
+from mmtool.engine.job import Job
 from mmtool.engine.predictions import keep_predictions
 
 Emit = Callable[..., None]

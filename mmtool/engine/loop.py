@@ -19,7 +19,6 @@ from mmtool.engine.between_epochs import (
     take_snapshot,
 )
 from mmtool.engine.branches import BranchLog, try_branches
-from mmtool.engine.build import Job
 from mmtool.engine.evaluate import (
     encode_rows,
     evaluate,
@@ -28,6 +27,7 @@ from mmtool.engine.evaluate import (
 )
 from mmtool.engine.finish import finish_run, report
 from mmtool.engine.gradient_sync import check_replicas
+from mmtool.engine.job import Job
 from mmtool.engine.memory import advice, is_out_of_memory
 from mmtool.engine.metriclog import MetricLog
 from mmtool.engine.nonfinite import explain, in_words, stopped

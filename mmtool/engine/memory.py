@@ -11,8 +11,8 @@ import torch
 
 from mmtool.config.schema import Recipe
 from mmtool.data.samplers import split_evenly
-from mmtool.engine.build import Job
 from mmtool.engine.distributed import PeerLost
+from mmtool.engine.job import Job
 from mmtool.errors import OutOfMemory
 from mmtool.methods._base import StepContext
 from mmtool.types import Batch

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtool.engine.build import Job
 from mmtool.engine.evidence import Evidence
+from mmtool.engine.job import Job
 from mmtool.errors import NotFinite
 from mmtool.text import plural
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mmtool.engine.build import Job
+from mmtool.engine.job import Job
 from mmtool.methods._base import StepContext
 
 

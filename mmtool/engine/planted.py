@@ -6,7 +6,7 @@ import torch
 
 from mmtool.data.loader import LoadedShare
 from mmtool.engine import fault
-from mmtool.engine.build import Job
+from mmtool.engine.job import Job
 from mmtool.types import Batch
 
 _SKEW = 1e-3

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from mmtool.engine.build import Job
 from mmtool.engine.evaluate import Encoded, evaluation_mode, logits_of
+from mmtool.engine.job import Job
 from mmtool.engine.scoring import METRICS, answers
 from mmtool.methods._task import task_loss
 from mmtool.runlog.predictions import Predictions, write_predictions

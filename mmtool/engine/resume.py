@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mmtool.engine.build import Job
 from mmtool.engine.checkpoint import load_checkpoint, recipe_of
 from mmtool.engine.choose import choose_together
+from mmtool.engine.job import Job
 from mmtool.engine.same_recipe import changes
 from mmtool.engine.saving import Emit, Saver
 from mmtool.errors import RequestError

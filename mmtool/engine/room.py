@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mmtool.engine.build import Job
+from mmtool.engine.job import Job
 from mmtool.errors import NotWritable
 from mmtool.text import human_bytes
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from mmtool.engine import sharded
-from mmtool.engine.build import Job
 from mmtool.engine.checkpoint import Snapshot, take_snapshot, write_snapshot
+from mmtool.engine.job import Job
 from mmtool.engine.manifest import prune
 from mmtool.errors import MmtoolError, NotWritable
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtool.engine.build import Job
 from mmtool.engine.distributed import Ranks
+from mmtool.engine.job import Job
 from mmtool.engine.optim import lay_out_state
 from mmtool.errors import CheckpointError
 from mmtool.types import PROBE_GROUP

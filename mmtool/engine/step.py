@@ -19,8 +19,8 @@ from torch import Tensor
 from mmtool.data.loader import LoadedShare
 from mmtool.engine import planted
 from mmtool.engine.absent import absent_features
-from mmtool.engine.build import Job
 from mmtool.engine.grads import total_norm
+from mmtool.engine.job import Job
 from mmtool.engine.memory import advice, can_recover, in_parts, is_out_of_memory, make_room
 from mmtool.engine.optim import step_if_finite
 from mmtool.engine.per_loss import collect_per_term, parameters_of, restore_combined

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmtool.engine.build import Job
+from mmtool.engine.job import Job
 from mmtool.methods._base import StepContext
 from mmtool.methods._scores import COUNT, SCORE, mean_scores, score_sums
 from mmtool.types import Batch, Modality, Outputs

@@ -15,8 +15,9 @@ from mmtool.config.links import alone, starts_from_links
 from mmtool.config.schema import Recipe
 from mmtool.data.dataset import Dataset
 from mmtool.engine.about import about_weights
-from mmtool.engine.build import Job, build_method, build_recipe_model, laid_out
 from mmtool.engine.export import Exported, load_exported
+from mmtool.engine.job import Job
+from mmtool.engine.recipe_model import build_method, build_recipe_model, laid_out
 from mmtool.engine.teachers import Teacher, Teachers
 from mmtool.errors import Bug, CheckpointError, RequestError
 from mmtool.types import Modality

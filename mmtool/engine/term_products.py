@@ -21,8 +21,8 @@ from torch.nn import Parameter
 
 from mmtool.data.samplers import Share, Visits, num_batches, rank_share
 from mmtool.engine.absent import absent_features
-from mmtool.engine.build import Job
 from mmtool.engine.evaluate import evaluation_mode
+from mmtool.engine.job import Job
 from mmtool.errors import Bug, RequestError
 from mmtool.methods._base import GradientProducts, StepContext
 from mmtool.randomness import fold

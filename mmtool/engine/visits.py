@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mmtool.data.samplers import Share, Visits, rank_share
-from mmtool.engine.build import Job
+from mmtool.engine.job import Job
 
 
 def planned_visits(job: Job) -> tuple[Visits, bool]:

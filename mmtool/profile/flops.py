@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtool.engine.build import Job
+from mmtool.engine.job import Job
 from mmtool.types import FUSION_GROUP, PROBE_GROUP, InputSpec
 
 _RAGGED_STEPS = 1000

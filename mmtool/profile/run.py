@@ -15,8 +15,9 @@ from mmtool.config.load import Loaded
 from mmtool.data.loader import LoadedShare
 from mmtool.data.samplers import rank_share
 from mmtool.engine.between_epochs import begin_epoch
-from mmtool.engine.build import Job, build_job
+from mmtool.engine.build import build_job
 from mmtool.engine.distributed import Ranks, choose_device
+from mmtool.engine.job import Job
 from mmtool.engine.loop import Fit, run_step
 from mmtool.engine.metriclog import MetricLog
 from mmtool.engine.rank import set_threads

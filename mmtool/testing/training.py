@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mmtool.config.schema import Recipe
-from mmtool.engine.build import Job, build_job
+from mmtool.engine.build import build_job
 from mmtool.engine.distributed import Ranks
+from mmtool.engine.job import Job
 from mmtool.engine.loop import fit
 from mmtool.engine.stop import StopRequest
 from mmtool.errors import StoppedResumable

@@ -14,8 +14,9 @@ from mmtool.config.schema import Recipe
 from mmtool.data.loader import LoadedShare
 from mmtool.data.samplers import Visits, num_batches, rank_share, shuffled
 from mmtool.engine.between_epochs import begin_epoch
-from mmtool.engine.build import Job, build_job
+from mmtool.engine.build import build_job
 from mmtool.engine.distributed import Ranks
+from mmtool.engine.job import Job
 from mmtool.engine.loop import Fit, run_step
 from mmtool.engine.metriclog import MetricLog
 from mmtool.engine.saving import Saver

@@ -281,6 +281,7 @@ def test_the_lock_of_a_killed_process_does_not_stand_in_the_way(tmp_path: Path) 
         (socket.gethostname(), 2**22 + 1, False),
         ("another-machine", 1, True),
     ],
+    ids=["this process", "no process", "another machine"],
 )
 def test_without_locks_in_the_file_system_the_named_owner_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, pid: int, is_refused: bool

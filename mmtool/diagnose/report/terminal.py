@@ -236,7 +236,8 @@ def _grouped(comparison: Mapping[str, Any], style: _Style) -> list[str]:
 def _differing(comparison: Mapping[str, Any], style: _Style) -> list[str]:
     differing = comparison["differing"]
     if len(comparison["runs"]) > MOST_RUNS:
-        return style.wrap(f"differs: {', '.join(differing)}")
+        others = [key for key in differing if not key.startswith("method.")]
+        return style.wrap(f"differs: the method and its options, {', '.join(others)}")
     told = [f"{key} = {' | '.join(str(v) for v in values)}" for key, values in differing.items()]
     return style.wrap(f"differs: {'; '.join(told) or 'nothing in the recipe'}")
 
