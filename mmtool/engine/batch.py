@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtool.config.load import load_recipe
-from mmtool.engine.child import read_launch, read_report
+from mmtool.engine.attempt import read_launch, read_report
 from mmtool.engine.supervise import max_restarts
 from mmtool.errors import RankSilent, StoppedResumable
 from mmtool.runlog.rundir import RunDir, replace_text

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmtool.engine.child import output_path, read_report
+from mmtool.engine.attempt import output_path, read_report
 from mmtool.engine.fault import RESTART_VARIABLE
 from mmtool.engine.pulse import LISTEN_FD, PULSE_FD, PulseBoard
 from mmtool.engine.stop import STOPPING, StopRequest

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmtool.engine.child import failed, failure, read_launch, read_report, write_report
+from mmtool.engine.attempt import failed, failure, read_launch, read_report, write_report
 from mmtool.engine.devices import visible_gpus
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.verdict import rebuilt

@@ -19,8 +19,8 @@ from mmtool.config.load import Loaded, load_recipe
 from mmtool.config.schema import Recipe
 from mmtool.data.dataset import open_dataset
 from mmtool.engine import fault
+from mmtool.engine.attempt import failed, read_launch
 from mmtool.engine.chain import Chain, check_same, plan_links, refuse_unfinished
-from mmtool.engine.child import failed, read_launch
 from mmtool.engine.devices import check_devices, crowding
 from mmtool.engine.joined import Task, announce, leading, train_task
 from mmtool.engine.supervise import begin_attempt, supervise

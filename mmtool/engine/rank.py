@@ -14,8 +14,8 @@ from mmtool.config.load import load_recipe
 from mmtool.config.schema import Recipe
 from mmtool.engine import fault
 from mmtool.engine.allocator import keep_freed_memory
+from mmtool.engine.attempt import read_launch
 from mmtool.engine.build import build_job
-from mmtool.engine.child import read_launch
 from mmtool.engine.distributed import PeerLost, Ranks, choose_device, join, leave
 from mmtool.engine.job import Job
 from mmtool.engine.loop import fit

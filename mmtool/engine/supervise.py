@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from mmtool.config.schema import Recipe
-from mmtool.engine.child import read_launch
+from mmtool.engine.attempt import read_launch
 from mmtool.engine.children import AttemptEnd, AttemptPlan, run_attempt
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.verdict import Verdict, judge

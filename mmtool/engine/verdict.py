@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmtool.engine.child import NUM_TRACE_LINES, output_path, read_report
+from mmtool.engine.attempt import NUM_TRACE_LINES, output_path, read_report
 from mmtool.engine.children import AttemptEnd
 from mmtool.errors import Killed, MmtoolError, RankSilent, StoppedResumable, WorkFailed
 

@@ -15,7 +15,7 @@ import threading
 import time
 from types import TracebackType
 
-from mmtool.engine.child import output_path, read_launch
+from mmtool.engine.attempt import output_path, read_launch
 from mmtool.engine.pulse import PULSE_FD, PulseBoard
 from mmtool.engine.stop import StopRequest
 from mmtool.errors import Killed, MmtoolError, RankSilent

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mmtool.engine.child import failed, failure
+from mmtool.engine.attempt import failed, failure
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.watchdog import Watchdog
 from mmtool.errors import Bug, NotFinite
