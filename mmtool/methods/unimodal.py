@@ -35,8 +35,8 @@ COST = "less: one encoder"
 class Options(schema.Options):
     """Which modality is trained."""
 
-    modality: str
-    """The modality that is trained, by its name in the data set."""
+    modality: str | None = None
+    """The modality that is trained, by its name in the data set; unset takes the only one."""
 
 
 class Method(BalancingMethod):
@@ -47,7 +47,7 @@ class Method(BalancingMethod):
 
     def setup(self, facts: ModelFacts) -> Mapping[GroupName, torch.nn.Module]:
         """Refuse a modality that the data set does not have."""
-        self._modality: Modality = self.options.modality
+        self._modality: Modality = self.options.modality or _only(facts.modalities)
         if self._modality not in facts.modalities:
             raise RequestError(
                 f"there is no modality {self._modality!r}",
@@ -83,3 +83,15 @@ class Method(BalancingMethod):
     def predict(self, outputs: Outputs) -> Tensor:
         """Give the logits of the one classifier."""
         return outputs.unimodal[self._modality]
+
+
+def _only(modalities: Sequence[Modality]) -> Modality:
+    """Give the one modality that there is."""
+    if len(modalities) > 1:
+        raise RequestError(
+            "method 'unimodal' is not told which modality to train",
+            where="method.modality",
+            why=f"the data set has: {', '.join(modalities)}",
+            fix=f"-s method.modality={modalities[0]}",
+        )
+    return modalities[0]

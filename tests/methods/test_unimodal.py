@@ -4,7 +4,7 @@ from torch.nn.functional import cross_entropy
 
 from mmtool.engine.build import build_job
 from mmtool.engine.distributed import Ranks
-from mmtool.errors import RecipeError, RequestError
+from mmtool.errors import RequestError
 from mmtool.methods._base import ModelFacts, StepContext
 from mmtool.methods.unimodal import Method, Options
 from mmtool.testing.cases import Case, contract_recipe, write_contract_store
@@ -74,6 +74,8 @@ def test_an_unknown_modality_is_refused_with_the_closest_one():
     assert "image" in str(caught.value.fix)
 
 
-def test_without_a_modality_the_recipe_is_refused(root):
-    with pytest.raises(RecipeError, match="modality"):
-        build_job(contract_recipe("unimodal", Case()), Ranks(), data_root=root)
+def test_among_several_the_modality_has_to_be_named():
+    with pytest.raises(RequestError) as caught:
+        made(None)
+
+    assert caught.value.fix == "-s method.modality=audio"
