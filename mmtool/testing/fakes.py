@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,12 @@ from mmtool.store.writer import StoreWriter
 from mmtool.types import TaskKind
 
 _KEY = "fake"
+_ABOUT: dict[str, Any] = {
+    "title": "Class prototypes plus noise",
+    "licence": "none",
+    "source": "generated",
+    "citation": "none",
+}
 _SHARE_OF_CLASSES = 0.4
 
 
@@ -78,31 +85,22 @@ def write_fake_store(
         )
     )
     classes = tuple(f"class{c}" for c in range(2 if task == "regression" else num_classes))
-    identity = content_hash(
-        columns=columns,
-        shards=shards,
-        index=index,
-        classes=classes,
-        preparer=_KEY,
-        options={},
-        is_multi_label=task == "multi_label",
-    )
+    content: dict[str, Any] = {
+        "columns": columns,
+        "index": index,
+        "classes": classes,
+        "is_multi_label": task == "multi_label",
+    }
     manifest = Manifest(
         name=path.name,
-        title="Class prototypes plus noise",
-        licence="none",
-        source="generated",
-        citation="none",
-        hash=identity,
-        classes=classes,
+        **_ABOUT,
+        **content,
+        hash=content_hash(**content, shards=shards, preparer=_KEY, options={}),
         modalities=tuple(names),
-        columns=columns,
         protocols={"default": counts},
         default_protocol="default",
         shards=tuple(shards),
-        index=index,
         provenance={"preparer": _KEY, "mmtool": __version__},
-        is_multi_label=task == "multi_label",
     )
     writer.publish(manifest, {"preparer": _KEY})
     return path
