@@ -95,7 +95,7 @@ def test_a_preempted_job_saves_queues_again_and_ends_the_same(
 def test_a_time_limit_that_leaves_no_room_is_not_a_storm_of_requeues(
     tiny, cluster, launching, tmp_path
 ):
-    limit = ("--time", "00:02:00")
+    limit = ("--time", "00:03:00")
     fault = f"linger:step=0,file={tmp_path / 'lingers'}"
     job, run = submitted(tiny, cluster, launching, tmp_path / "runs", *limit, fault=fault)
     output = run / f"slurm-{job}.out"
