@@ -16,7 +16,9 @@ their sum gives every g_u, and two passes do for any number of modalities.
     point            paper                released code                 here
     backward passes  1 + M                2 + M, all retained           2
     dot products     -                    on the host, every step       on the device
-    |h| = 0          -                    NaN                           the gradient is zero
+    |h| = 0, or no   -                    NaN, or rounding errors       the gradient is zero
+    more than                             at the length of the sum
+    rounding
     g_f or g_u is    -                    solver's end, .999 or .001    the same; both zero: 1/2
     zero
     heads            plain sum            plain sum                     a tensor that one of the
@@ -45,6 +47,8 @@ COST = "one extra backward, a loss per modality"
 
 FUSED, UNIMODAL = "fused", "unimodal"
 _HIGHEST, _LOWEST = 0.999, 0.001
+_ROUNDING = 1e-4
+"""Length of h relative to its two parts up to which the parts cancel, as far as float32 tells."""
 
 
 class Options(schema.Options):
@@ -117,11 +121,13 @@ def combined(
     """Give the gradient of one tensor; at least as long as the plain sum, before the gain."""
     exact = torch.promote_types(fused.dtype, torch.float32)
     f, u, c = fused.to(exact), unimodal.to(exact), weight.to(exact)
-    direction = 2 * c * f + 2 * (1 - c) * u
+    parts = 2 * c * f, 2 * (1 - c) * u
+    direction = parts[0] + parts[1]
     length = direction.norm()
-    longer = (f + u).norm() / torch.where(length > 0, length, 1.0)
+    is_left = length > _ROUNDING * (parts[0].norm() + parts[1].norm())
+    longer = (f + u).norm() / torch.where(is_left, length, 1.0)
     factor = gain * longer.clamp_min(1.0) if restore else gain
-    return (factor * direction).to(fused.dtype)
+    return (factor * direction * is_left).to(fused.dtype)
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:

@@ -125,6 +125,15 @@ def test_opposite_gradients_give_zero_and_not_nan():
     assert found.tolist() == [0.0, 0.0]
 
 
+def test_rounding_errors_of_opposite_gradients_are_not_lengthened():
+    fused = torch.tensor([0.1, -0.7, 0.3])
+    unimodal = -3 * fused + torch.tensor([1e-8, 0.0, -1e-8])
+
+    (found,), _ = combine([fused], [unimodal])
+
+    assert found.tolist() == [0.0, 0.0, 0.0]
+
+
 def test_a_tensor_that_one_loss_does_not_reach_keeps_the_sum_and_has_no_say():
     encoder_f, encoder_u = tensor(2.0, 0.0), tensor(-1.0, 1.0)
     head_f, head_u = tensor(0.0, 0.0), tensor(30.0, 40.0)
