@@ -137,6 +137,11 @@ def load(kind: str, name: str, *, relative_to: Path | None = None) -> ModuleType
     return load_file(Path(entry.target))
 
 
+def load_all(kind: str) -> dict[str, ModuleType]:
+    """Import every plugin of a kind; entry points, which are slow to list, are asked for once."""
+    return {name: importlib.import_module(e.target) for name, e in entries(kind).items()}
+
+
 def load_file(path: Path) -> ModuleType:
     """Import a plugin from a file under a private module name."""
     path = path.resolve()

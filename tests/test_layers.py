@@ -12,8 +12,8 @@ METHODS = sorted((PACKAGE / "methods").glob("*.py"))
 LEVELS = {
     "errors": 0, "text": 0, "types": 0, "registry": 0, "paths": 0, "randomness": 0, "__init__": 0,
     "config": 1, "runlog": 1,
-    "media": 2, "store": 2, "diagnose": 2,
-    "prepare": 3, "data": 3, "models": 3, "methods": 3, "compress": 3,
+    "media": 2, "store": 2, "diagnose": 2, "log": 2,
+    "prepare": 3, "data": 3, "models": 3, "methods": 3, "compress": 3, "integrations": 3,
     "engine": 4, "profile": 5, "cli": 6, "__main__": 7,
     "testing": 5,
 }  # fmt: skip

@@ -92,13 +92,14 @@ def test_the_same_seed_gives_the_same_losses(home, first):
     assert losses(run) == losses(again)
 
 
-def test_diagnosis_names_the_picture_as_dominant_with_evidence(home, first):
+def test_diagnosis_names_the_voice_as_weak_and_what_would_tell_why(home, first):
     report = json.loads(mmtool(home, "diagnose", "runs/latest", "--json").stdout)
 
-    found = {f["rule"]: f for f in report["findings"]}
-    assert found["dominant-modality"]["modality"] == "image"
-    assert found["dominant-modality"]["evidence"]
-    assert not any(f["rule"] == "no-imbalance" for f in report["findings"])
+    verdict = report["metrics"]["verdict"]
+    assert (verdict["code"], verdict["modalities"]) == ("inconclusive", ["audio"])
+    assert "while image leads" in verdict["sentence"]
+    assert report["findings"][0]["evidence"]["share_ci95"][1] < 0.22
+    assert any("--deep" in one["command"] for one in verdict["advice"])
 
 
 def test_a_run_of_the_voice_alone_shows_that_it_could_do_more(home, first):
@@ -108,9 +109,9 @@ def test_a_run_of_the_voice_alone_shows_that_it_could_do_more(home, first):
 
     report = json.loads(mmtool(home, *arguments).stdout)
 
-    (found,) = [f for f in report["findings"] if f["rule"] == "dominant-modality"]
+    found = report["findings"][0]
+    assert (found["rule"], found["modality"]) == ("under-trained", "audio")
     assert found["severity"] == "warn"
-    assert "audio could do more" in found["what"]
 
 
 def test_a_killed_run_continues_to_the_same_loss(home, first):

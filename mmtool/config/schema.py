@@ -176,11 +176,20 @@ class LogConfig(Section):
     every_steps: Count = 10
     """Steps between two flushes of the step metrics from the device."""
     train_samples: Count = 512
-    """Training samples on which accuracy is measured after every epoch."""
+    """Training samples on which accuracy is measured beside validation; always the same."""
+    train_every_epochs: Count | None = None
+    """Epochs between two such measurements; unset takes every epoch of a short run, and of a long
+    one as few as keep their cost near half a percent of its time, but at least ten."""
     probes: bool = True
     """Train a linear probe on each encoder's detached features, to see what it has learnt."""
     system_every_s: Positive = 1.0
     """Seconds between two samples of CPU, memory and GPU."""
+    flip_samples: Count = 512
+    """Validation samples over which a modality is permuted after every epoch; always the same."""
+    norms_every_steps: Count = 10
+    """Steps between two measurements of the encoders' parameter and update norms."""
+    thin_norms: bool = True
+    """Take norms half as often from an epoch on in which measuring cost more than 1 % of time."""
 
 
 class Recipe(Section):

@@ -17,11 +17,18 @@ from mmtool.diagnose.metrics.balance import (
     reference_from,
 )
 from mmtool.diagnose.metrics.curves import curve_table
+from mmtool.diagnose.metrics.energy import energy_table
 from mmtool.diagnose.metrics.names import in_words
+from mmtool.diagnose.metrics.overhead import overhead_table
+from mmtool.diagnose.metrics.plateau import plateau_table
+from mmtool.diagnose.metrics.step_series import step_series
 from mmtool.diagnose.metrics.steps import compute_steps, step_table
 from mmtool.diagnose.metrics.system import system_table
+from mmtool.diagnose.metrics.where import unknown_in_words, where_table
 from mmtool.diagnose.rules import _thresholds as thresholds
 from mmtool.diagnose.rules._runner import run_rules
+from mmtool.diagnose.verdict.build import build_verdict
+from mmtool.diagnose.verdict.evidence import Case
 from mmtool.errors import RequestError
 from mmtool.runlog.rundir import run_names
 from mmtool.runlog.suite import SuiteRecord, is_folder_of_runs, read_suite
@@ -32,14 +39,15 @@ LIMITS = (
     "seeds.",
     "Reliance permutes one modality over the validation samples, which also makes pairs that do "
     "not occur in the data.",
-    "Intervals are 95 % and treat samples as independent; clips of one speaker or source are not.",
+)
+INDEPENDENT_LIMIT = (
+    "Intervals are 95 % and treat samples as independent; clips of one speaker or source are not."
 )
 OTHER_SCORE_LIMIT = (
     "The rules' thresholds were set on accuracies of one class per sample; for {score} they are "
     "untested."
 )
 SOLO_LIMIT = "The run of one modality alone has its own training seed and inherits its recipe."
-HEADLINE_ORDER = ("inconclusive", "no-signal", "dominant-modality", "starved-modality")
 
 
 def diagnose(paths: Sequence[Path | str], *, epoch: int | None = None) -> Report:
@@ -144,23 +152,36 @@ def _report(
     balance = compute_balance(run, references, epoch)
     steps = compute_steps(run)
     system = system_table(run)
-    findings = run_rules(Facts(run=run, balance=balance, steps=steps, system=system))
+    where = where_table(run, steps, system)
+    judged = build_verdict(run, balance, references, epoch)
+    facts = Facts(run=run, balance=balance, steps=steps, system=system)
+    findings = (judged.finding, *run_rules(facts))
     warnings = [str(w) for w in run.tables.warnings]
     if run.metric != "accuracy":
         notes = (OTHER_SCORE_LIMIT.format(score=in_words(run.metric)), *notes)
     return Report(
         run=run.name,
-        verdict=_verdict(run, findings),
+        verdict=_verdict(findings),
         findings=findings,
         metrics={
             "balance": balance_table(balance) if balance else {},
             "curves": curve_table(run),
-            "steps": step_table(steps),
+            "steps": {**step_table(steps), "series": step_series(run)} if steps else {},
+            "where": where,
+            "energy": energy_table(run, steps),
+            "plateau": plateau_table(run),
+            "overhead": overhead_table(run),
+            **({"trace": run.tables.trace} if run.tables.trace else {}),
+            **judged.metrics,
         },
         system=system,
-        limits=(*LIMITS, *notes, *warnings),
+        limits=(*_limits(judged.case), *notes, *unknown_in_words(where), *warnings),
         meta=_meta(run),
     )
+
+
+def _limits(case: Case) -> tuple[str, ...]:
+    return LIMITS if case.clusters[0] == "group" else (*LIMITS, INDEPENDENT_LIMIT)
 
 
 def _meta(run: Run) -> dict[str, Any]:
@@ -186,23 +207,11 @@ def _meta(run: Run) -> dict[str, Any]:
     }
 
 
-def _verdict(run: Run, findings: Sequence[Finding]) -> str:
-    """Give the sentence for the top of the report: balance first, then what else warns."""
-    balance = [f for f in findings if f.rule in HEADLINE_ORDER or f.rule == "no-imbalance"]
-    loud = [f for f in findings if f.severity != "info" and f not in balance]
-    chosen = max(balance, key=_headline_rank, default=None)
-    parts = [chosen.what] if chosen else []
-    parts += [f.what for f in loud]
-    if not parts and len(run.modalities) == 1:
-        parts = [f"one modality only ({run.modalities[0]}), so there is no balance to judge"]
-    if not parts:
-        parts = [f.what for f in findings[:1]] or ["nothing was found"]
+def _verdict(findings: Sequence[Finding]) -> str:
+    """Give the sentence for the top of the report: the verdict on balance, then what else warns."""
+    judged, *others = findings
+    parts = [judged.what, *(f.what for f in others if f.severity != "info")]
     return ". ".join(_capital(part) for part in parts[:3]) + "."
-
-
-def _headline_rank(finding: Finding) -> tuple[bool, int]:
-    known = HEADLINE_ORDER.index(finding.rule) if finding.rule in HEADLINE_ORDER else 99
-    return finding.severity != "info", -known
 
 
 def _capital(text: str) -> str:
@@ -211,9 +220,10 @@ def _capital(text: str) -> str:
 
 def closing_line(report: Report) -> str:
     """Give the one line with which training ends: the main finding and where to read more."""
-    loud = report.at_least("warn")
-    ranked = sorted(loud or report.findings, key=_headline_rank, reverse=True)
-    what = ranked[0].what if ranked else report.verdict.rstrip(".")
+    judged = report.findings[0]
+    loud = [f for f in report.at_least("warn") if f is not judged]
+    chosen = loud[0] if loud and judged.severity == "info" else judged
+    what = chosen.what
     return f"{what}; try: mmtool diagnose {_where(report)}"
 
 

@@ -18,8 +18,10 @@ from mmtool.diagnose.load import Run
 from mmtool.diagnose.metrics.bootstrap import NUM_RESAMPLES, SEED
 from mmtool.diagnose.metrics.intervals import Z95
 from mmtool.diagnose.metrics.names import in_words
+from mmtool.diagnose.modality_changes import modality_changes, verdict_change, verdicts
 from mmtool.diagnose.paired import Answers, modality_score, read_answers
 from mmtool.diagnose.rules import _thresholds as limits
+from mmtool.diagnose.steady import judgement_of
 from mmtool.errors import RequestError
 from mmtool.text import plural
 
@@ -54,7 +56,18 @@ def compare(
     answers, unread = _all_answers(runs)
     groups = [_group(some, runs, rows, answers) for some in group_runs(runs, values)]
     base = next((g for g in groups if g.facts["method"] == "none"), groups[0])
-    changes = [change(base, group, answers) for group in groups if group is not base]
+    plain = [report.as_dict() for report in reports]
+    told = {group.label: verdicts(group, plain) for group in groups}
+    split = "test" if all(group.scores["test"] for group in groups) else "val"
+    changes = [
+        change(base, group, answers)
+        | {
+            "modalities": modality_changes(base, group, plain, answers[split]),
+            "verdict_change": verdict_change(told[base.label], told[group.label]),
+        }
+        for group in groups
+        if group is not base
+    ]
     return Report(
         run=" vs ".join(run.name for run in runs) if suite is None else suite.name,
         verdict=_verdict(groups, changes),
@@ -64,7 +77,7 @@ def compare(
                 "baseline": base.label,
                 "differing": {key: [v.get(key) for v in values] for key in differing},
                 "runs": rows,
-                "groups": [group.row() for group in groups],
+                "groups": [{**group.row(), "verdicts": told[group.label]} for group in groups],
                 "changes": changes,
                 "bootstrap": {
                     "resamples": NUM_RESAMPLES,
@@ -210,6 +223,7 @@ def _row(run: Run, report: Report) -> dict[str, Any]:
         "method": run.method,
         "seed": run.option("train", "seed"),
         "finished": run.finished,
+        "verdict": judgement_of(report.as_dict()).words,
         **_measured(report),
         "seconds": run.tables.status.get("seconds") if is_whole else None,
         "modalities": {
@@ -235,7 +249,7 @@ def _finding(found: Mapping[str, Any]) -> Finding:
         rule="comparison",
         severity="warn" if main_wording(found) == "regressed" else "info",
         what=sentence(found),
-        evidence=found,
+        evidence={k: v for k, v in found.items() if k not in ("modalities", "verdict_change")},
         advice="" if min(found["num_seeds"]) >= 3 else "train with --seeds 0,1,2",
     )
 

@@ -56,12 +56,12 @@ def read_answers(runs: Sequence[Run], split: str) -> tuple[Answers, list[str]]:
             found[index] = answers
     _check_same_samples(runs, found)
     scores = {index: _score(answers) for index, answers in found.items()}
-    units = _units(next(iter(found.values()))) if found else np.zeros(0, dtype=np.int64)
+    units = drawn_units(next(iter(found.values()))) if found else np.zeros(0, dtype=np.int64)
     num_units = len(np.unique(units))
     return Answers(split, found, scores, _resampled(found, units), num_units), notes
 
 
-def _units(answers: Predictions) -> NDArray[np.int64]:
+def drawn_units(answers: Predictions) -> NDArray[np.int64]:
     """Give what is drawn as a whole: groups of samples, or samples where there are few groups."""
     if len(np.unique(answers.group)) < FEWEST_GROUPS:
         return np.arange(len(answers.row))

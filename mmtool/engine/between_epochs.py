@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmtool.engine.evaluate import collect, evaluation_mode
+from mmtool.engine.epoch_statistics import collect
+from mmtool.engine.evaluate import evaluation_mode
 from mmtool.engine.job import Job
 from mmtool.engine.optim import reset_state
 from mmtool.engine.term_products import gradient_products

@@ -19,7 +19,7 @@ from mmtool.data.loader import LoadedShare
 from mmtool.data.samplers import num_batches
 from mmtool.engine import sharded
 from mmtool.engine.checkpoint import small_state, take_small_state
-from mmtool.engine.evaluate import collect
+from mmtool.engine.epoch_statistics import collect
 from mmtool.engine.gradient_sync import check_replicas
 from mmtool.engine.job import Job, Progress
 from mmtool.engine.visits import shares

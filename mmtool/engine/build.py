@@ -17,6 +17,7 @@ from mmtool.engine.gradient_sync import GradientSync
 from mmtool.engine.grads import Gradients
 from mmtool.engine.job import Job
 from mmtool.engine.optim import build_optimizer, build_probe_optimizer
+from mmtool.engine.overhead import Overhead
 from mmtool.engine.precision import Precision
 from mmtool.engine.recipe_model import build_method, build_recipe_model, laid_out
 from mmtool.engine.replicas import Replicas
@@ -116,5 +117,6 @@ def _build(recipe: Recipe, ranks: Ranks, dataset: Dataset, relative_to: Path | N
         evidence=EvidenceLog(recipe.log.every_steps),
         streams=EncoderStreams(dataset.modalities, ranks.device, is_used=recipe.launch.streams),
         teachers=Teachers(),
+        overhead=Overhead(ranks.device),
         warnings=warnings,
     )

@@ -89,10 +89,11 @@ def plan_links(recipe: Recipe, runs_root: Path, data_root: Path) -> list[Planned
     dataset = open_dataset(recipe.data, data_root)
     store_hash = dataset.store.hash
     dataset.store.close()
-    return [_planned(link, runs_root, store_hash) for link in links_of(recipe, dataset.modalities)]
+    return [plan_link(link, runs_root, store_hash) for link in links_of(recipe, dataset.modalities)]
 
 
-def _planned(link: Link, runs_root: Path, store_hash: str) -> PlannedLink:
+def plan_link(link: Link, runs_root: Path, store_hash: str) -> PlannedLink:
+    """Say where the model of a link lies, or will lie, and how far it is."""
     if link.source == AUTO:
         key = link_key(link.recipe, store_hash)
         path = (runs_root / FOLDER / f"{link.modality}_{key[:_KEY_LETTERS]}").resolve()
@@ -184,6 +185,8 @@ class Chain:
     execute: Callable[[RunDir, Recipe], None]
     """Trains a run that is prepared and locked, or continues it."""
     say: Callable[[str], None]
+    note: Callable[[str], None]
+    """Is told what is being trained, for whoever looks at the run meanwhile."""
 
     def finish(self, planned: Sequence[PlannedLink]) -> dict[Modality, dict[str, str]]:
         """Train what is not done yet; give what the run has to remember of each link."""
@@ -195,7 +198,7 @@ class Chain:
                 weights = one.weights
                 if weights is None:
                     title = f"{one.modality} alone, link {number} of {len(planned)}"
-                    self.of.write_status(reason=f"training {title}: {one.source}")
+                    self.note(f"training {title}: {one.source}")
                     self.say(f"{title}: {one.source}")
                     weights = self._trained(one, stop)
                 else:

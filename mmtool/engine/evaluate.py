@@ -4,8 +4,9 @@ Encoders run once over the split, shared among ranks; features are then gathered
 below is computed from all samples and is the same for any number of ranks.
 """
 
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmtool.data.samplers import Visits, num_batches, rank_share
+from mmtool.engine.effective_rank import effective_rank
 from mmtool.engine.job import Job
 from mmtool.engine.scoring import METRICS, Score, answers, extra_scores, mean_score, moved, score
 from mmtool.methods._task import task_loss
@@ -22,6 +24,7 @@ from mmtool.types import Modality, Outputs, TaskKind
 _NUM_PERMUTATIONS = 3
 _PERMUTATION_SEED = 20_230_517
 _TRAIN_SAMPLE_SEED = 77
+_MOST_LOSS = -math.log(1e-6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ def encode_rows(job: Job, rows: np.ndarray, *, isolated: bool = False) -> Encode
                     continue
                 at = torch.searchsorted(index, batch.index)
                 for features, hears in zip(found, hearing, strict=True):
-                    with job.precision.autocast():
+                    part = nullcontext() if hears is None else job.overhead.part("modalities")
+                    with part, job.precision.autocast():
                         encoded = job.model.encode(batch, hears)
                     for modality, value in encoded.items():
                         features[modality][at] = value.float()
@@ -116,16 +120,36 @@ def logits_of(job: Job, encoded: Encoded) -> tuple[Tensor, dict[Modality, Tensor
     """Give the logits of the prediction, and of each modality by itself."""
     unimodal = job.model.unimodal(encoded.own)
     of_all = unimodal if encoded.isolated is None else None
-    return _predict(job, encoded.features, encoded.present, of_all), unimodal
+    return predict(job, encoded.features, encoded.present, of_all), unimodal
 
 
 def _measure(job: Job, encoded: Encoded, split: str) -> dict[str, Any]:
-    model, label, task = job.model, encoded.label, job.dataset.task
+    label, task = encoded.label, job.dataset.task
     logits, unimodal = logits_of(job, encoded)
-    predicted = own = answers(logits, task)
-    if encoded.isolated is not None:
-        # Where encoders hear each other, the others would still tell of what is permuted.
-        own = answers(_predict(job, encoded.own, encoded.present, unimodal), task)
+    fused = {
+        "split": split,
+        "n": len(label),
+        "loss": _mean(task_loss(logits, label, task)),
+        "metric": METRICS[task],
+        **_named("acc", score(answers(logits, task), label, task), task),
+        **extra_scores(logits, label, task),
+    }
+    with job.overhead.whole("modalities"):
+        of_each = _of_each(job, encoded, unimodal, is_thorough=split == "test")
+    return {**fused, "m": of_each}
+
+
+def _of_each(
+    job: Job, encoded: Encoded, unimodal: Mapping[Modality, Tensor], *, is_thorough: bool
+) -> dict[str, dict[str, Any]]:
+    """Give what is measured of every modality: what it reaches alone and what rests on it.
+
+    Swapped and ranked are some of the samples, unless it is to be thorough.
+    """
+    model, label, task = job.model, encoded.label, job.dataset.task
+    some = encoded if is_thorough else _some(encoded, job.recipe.log.flip_samples)
+    # Where encoders hear each other, the others would still tell of what is permuted.
+    before = predict(job, some.own, some.present)
     probes = model.probe(encoded.own)
     per_modality: dict[str, dict[str, Any]] = {}
     for position, modality in enumerate(model.modalities):
@@ -138,21 +162,34 @@ def _measure(job: Job, encoded: Encoded, split: str) -> dict[str, Any]:
             "how": model.way,
             **_named("alone", score(alone[has], label[has], task), task),
         }
-        row |= _permuted(job, encoded, modality, has, own)
+        row |= _permuted(job, some, modality, before)
+        row["erank"] = effective_rank(some.own[modality][some.present[:, position]])
         if modality in probes:
             said = answers(probes[modality][has], task)
             row |= _named("probe", score(said, label[has], task), task)
             row["probe_nll"] = _mean(task_loss(probes[modality], label, task)[has])
         per_modality[modality] = row
-    return {
-        "split": split,
-        "n": len(label),
-        "loss": _mean(task_loss(logits, label, task)),
-        "metric": METRICS[task],
-        **_named("acc", score(predicted, label, task), task),
-        **extra_scores(logits, label, task),
-        "m": per_modality,
-    }
+    return per_modality
+
+
+def _some(encoded: Encoded, wanted: int) -> Encoded:
+    """Give so many of the samples, chosen by their number alone: the same after every epoch.
+
+    Runs of any seed choose alike, so that what they are told of is the same samples.
+    """
+    if len(encoded.label) <= wanted:
+        return encoded
+    chosen = np.random.Generator(np.random.Philox(key=[_PERMUTATION_SEED, 0]))
+    places = np.sort(chosen.choice(len(encoded.label), wanted, replace=False))
+    at = torch.from_numpy(places).to(encoded.label.device)
+    isolated = encoded.isolated
+    return Encoded(
+        {m: f[at] for m, f in encoded.features.items()},
+        encoded.present[at],
+        encoded.label[at],
+        encoded.index[at],
+        None if isolated is None else {m: f[at] for m, f in isolated.items()},
+    )
 
 
 def _named(name: str, found: Score, task: TaskKind) -> dict[str, float]:
@@ -166,12 +203,13 @@ def _mean(values: Tensor) -> float:
     return float(values.double().mean()) if values.numel() else float("nan")
 
 
-def _predict(
+def predict(
     job: Job,
     features: Mapping[Modality, Tensor],
     present: Tensor,
     unimodal: Mapping[Modality, Tensor] | None = None,
 ) -> Tensor:
+    """Give the logits of the prediction made from these features."""
     logits = job.model.fuse(features)
     if unimodal is None:
         unimodal = job.model.unimodal(features)
@@ -188,103 +226,54 @@ def _alone(job: Job, encoded: Encoded, modality: Modality) -> Tensor:
     }
     present = torch.zeros_like(encoded.present)
     present[:, position] = encoded.present[:, position]
-    return answers(_predict(job, replaced, present), job.dataset.task)
+    return answers(predict(job, replaced, present), job.dataset.task)
 
 
-def _permuted(
-    job: Job, encoded: Encoded, modality: Modality, has: Tensor, predicted: Tensor
-) -> dict[str, float]:
+def _permuted(job: Job, encoded: Encoded, modality: Modality, logits: Tensor) -> dict[str, float]:
     """Drop of the score when one modality is permuted, and how far the answers move.
 
-    They flip, or of a regression shift: only the latter has no upper end.
+    They flip, or of a regression shift: only the latter has no upper end. `drop_nll` is what is
+    lost of the log score, `flip_n` the number of samples that swapped.
 
     Samples swap features along a random cycle through those that have the modality, so that none
     keeps its own.
     """
     task = job.dataset.task
     how_far = "shift" if task == "regression" else "flip"
+    has = encoded.present[:, job.model.modalities.index(modality)]
     members = has.nonzero().squeeze(1)
     if len(members) < 2:
-        return dict.fromkeys(("drop", how_far), float("nan"))
-    drops, moves = [], []
+        nothing = dict.fromkeys(("drop", how_far, "drop_nll"), float("nan"))
+        return {**nothing, "flip_n": len(members)}
+    drops, moves, losses = [], [], []
     generator = torch.Generator().manual_seed(_PERMUTATION_SEED)
-    label, before = encoded.label[members], predicted[members]
-    whole = score(before, label, task)
+    label, before = encoded.label[members], answers(logits, task)[members]
+    whole, loss = score(before, label, task), _log_loss(logits[members], label, task)
     for _ in range(_NUM_PERMUTATIONS):
         cycle = members[torch.randperm(len(members), generator=generator).to(members.device)]
         swapped = encoded.own[modality].clone()
         swapped[cycle] = encoded.own[modality][cycle.roll(1)]
-        changed = _predict(job, {**encoded.own, modality: swapped}, encoded.present)
+        changed = predict(job, {**encoded.own, modality: swapped}, encoded.present)
         after = answers(changed, task)[members]
         drops.append(whole - score(after, label, task))
         moves.append(moved(before, after, label, task))
-    return _named("drop", mean_score(drops), task) | _named(how_far, mean_score(moves), task)
+        losses.append(_log_loss(changed[members], label, task) - loss)
+    return {
+        **_named("drop", mean_score(drops), task),
+        **_named(how_far, mean_score(moves), task),
+        "drop_nll": float(np.mean(losses)),
+        "flip_n": len(members),
+    }
 
 
-def train_sample(job: Job) -> np.ndarray:
-    """Rows of the training split on which accuracy is measured; the same ones after every epoch."""
-    rows = job.dataset.rows("train")
-    return _sample(job, rows, min(job.recipe.log.train_samples, len(rows)))
+def _log_loss(logits: Tensor, label: Tensor, task: TaskKind) -> float:
+    """Mean loss; of classes cut off, since one sure and wrong answer may outweigh all others."""
+    losses = task_loss(logits, label, task)
+    return _mean(losses if task == "regression" else losses.clamp_max(_MOST_LOSS))
 
 
-def _sample(job: Job, rows: np.ndarray, wanted: int) -> np.ndarray:
+def fixed_sample(job: Job, rows: np.ndarray, wanted: int) -> np.ndarray:
     """Give so many of the rows, ascending; the same ones every time."""
     key = [job.recipe.train.seed, _TRAIN_SAMPLE_SEED]
     chosen = np.random.Generator(np.random.Philox(key=key)).choice(len(rows), wanted, replace=False)
     return np.sort(rows[np.sort(chosen)])
-
-
-def collect(
-    job: Job, statistic: str, split: str = "train", share: float = 1.0
-) -> dict[str, Tensor]:
-    """Give a method's epoch statistic over a split or a share of it, equal on every rank."""
-    rows = job.dataset.rows(split)
-    if share < 1.0:
-        rows = _sample(job, rows, max(1, round(share * len(rows))))
-    encoded = encode_rows(job, rows)
-    if statistic == "features":
-        return {
-            **encoded.features,
-            "label": encoded.label,
-            "index": encoded.index,
-            "present": encoded.present,
-        }
-    if statistic == "class_means":
-        return _class_means(job, encoded)
-    if statistic == "losses":
-        return _mean_losses(job, encoded)
-    raise ValueError(f"unknown epoch statistic {statistic!r}")
-
-
-def _mean_losses(job: Job, encoded: Encoded) -> dict[str, Tensor]:
-    """Mean loss of each modality over the samples that have it, and of the fused model."""
-    task = job.dataset.task
-    with evaluation_mode(job.model):
-        unimodal = job.model.unimodal(encoded.features)
-        losses = {
-            m: task_loss(unimodal[m], encoded.label, task)[encoded.present[:, position]].mean()
-            for position, m in enumerate(job.model.modalities)
-        }
-        fused = _predict(job, encoded.features, encoded.present, unimodal)
-        return {**losses, "fused": task_loss(fused, encoded.label, task).mean()}
-
-
-def _class_means(job: Job, encoded: Encoded) -> dict[str, Tensor]:
-    """Mean feature of each class over the samples that have the modality, and their counts.
-
-    A sample of several classes counts in each of them.
-    """
-    model, result = job.model, {}
-    for position, modality in enumerate(model.modalities):
-        has = encoded.present[:, position]
-        features, label = encoded.features[modality][has], encoded.label[has]
-        if job.dataset.task == "multi_label":
-            sums, counts = label.T @ features, label.sum(0)
-        else:
-            sums = features.new_zeros(model.num_classes, features.shape[1])
-            counts = features.new_zeros(model.num_classes)
-            sums.index_add_(0, label, features)
-            counts.index_add_(0, label, torch.ones_like(label, dtype=counts.dtype))
-        result[modality] = sums / counts.clamp_min(1).unsqueeze(1)
-        result[f"{modality}.count"] = counts
-    return result

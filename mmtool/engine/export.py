@@ -136,6 +136,11 @@ def _without_unset(tree: Any) -> Any:
     return tree
 
 
+def checkpoint_facts(path: Path) -> dict[str, str]:
+    """Give what the weights of a checkpoint say of themselves."""
+    return _metadata(path / WEIGHTS) if (path / WEIGHTS).exists() else _about(path)
+
+
 def _about(path: Path) -> dict[str, str]:
     """Give what a checkpoint in parts says of its weights."""
     about_it: dict[str, str] = json.loads((path / ABOUT).read_text(encoding="utf-8"))

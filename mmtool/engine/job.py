@@ -14,6 +14,7 @@ from mmtool.engine.distributed import Ranks
 from mmtool.engine.evidence import EvidenceLog
 from mmtool.engine.gradient_sync import GradientSync
 from mmtool.engine.grads import Gradients, NamedParameters
+from mmtool.engine.overhead import Overhead
 from mmtool.engine.precision import Precision
 from mmtool.engine.replicas import Replicas
 from mmtool.engine.running import RunningStatistics
@@ -38,6 +39,8 @@ class Progress:
     bad_steps: int = 0
     num_parts: int = 1
     """Into how many parts each micro-batch is cut since a rank ran out of memory."""
+    norms_factor: int = 1
+    """How many times rarer norms are taken than asked for, since measuring cost too much."""
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Job:
     running: RunningStatistics
     evidence: EvidenceLog
     teachers: Teachers
+    overhead: Overhead
     warnings: tuple[str, ...]
     metrics: dict[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from mmtool.config.schema import Recipe
 from mmtool.data.dataset import open_dataset
 from mmtool.engine import fault
 from mmtool.engine.attempt import failed, read_launch
-from mmtool.engine.chain import Chain, check_same, plan_links, refuse_unfinished
+from mmtool.engine.chain import Chain, PlannedLink, check_same, plan_links, refuse_unfinished
 from mmtool.engine.devices import check_devices, crowding
 from mmtool.engine.joined import Task, announce, leading, train_task
 from mmtool.engine.supervise import begin_attempt, supervise
@@ -29,6 +29,7 @@ from mmtool.errors import Bug, MmtoolError, RunDirectoryError, StoppedResumable
 from mmtool.runlog.env import describe_environment
 from mmtool.runlog.follow import follow
 from mmtool.runlog.rundir import RunDir, create_run, make_run, point_latest
+from mmtool.types import Modality
 
 _TASKS = "tasks that were started together are the ranks of one run"
 
@@ -183,6 +184,34 @@ def _finish_links(
     if manner.task is not None:
         refuse_unfinished(planned, why=_TASKS)
 
+    found = _train_links(
+        run, planned, manner, root, note=lambda words: run.write_status(reason=words)
+    )
+    if any(run.ckpt_dir.glob("step[0-9]*")) and not asked.get("may_change"):
+        check_same(launch.get("teachers", {}), found, run.path)
+    return {"teachers": found}
+
+
+def train_beside(
+    run: RunDir, planned: Sequence[PlannedLink], root: Path, *, on_event: OnEvent, on_link: OnLink
+) -> dict[Modality, dict[str, str]]:
+    """Train the models of links that a finished run is compared with; the run stays as it is."""
+    manner = _Manner(on_event, on_link, None)
+    return _train_links(run, planned, manner, root, note=_unsaid)
+
+
+def _unsaid(words: str) -> None:
+    del words
+
+
+def _train_links(
+    run: RunDir,
+    planned: Sequence[PlannedLink],
+    manner: _Manner,
+    root: Path,
+    *,
+    note: Callable[[str], None],
+) -> dict[Modality, dict[str, str]]:
     def execute(link: RunDir, link_recipe: Recipe) -> None:
         with manner.on_link(link) as on_event:
             _execute(link, link_recipe, replace(manner, on_event=on_event), data_root=str(root))
@@ -191,10 +220,7 @@ def _finish_links(
         if manner.on_event is not None:
             manner.on_event({"k": "event", "what": "link", "message": message})
 
-    found = Chain(run, root, execute, say).finish(planned)
-    if any(run.ckpt_dir.glob("step[0-9]*")) and not asked.get("may_change"):
-        check_same(launch.get("teachers", {}), found, run.path)
-    return {"teachers": found}
+    return Chain(run, root, execute, say, note).finish(planned)
 
 
 def _run_ranks(run: RunDir, recipe: Recipe, task: Task | None) -> None:

@@ -1,5 +1,6 @@
 """Epochs, evaluation points, checkpoints and the ways a run ends."""
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import torch
 from mmtool.data.loader import LoadedShare
 from mmtool.data.samplers import num_batches
 from mmtool.engine import planted
+from mmtool.engine.accounting import account
 from mmtool.engine.between_epochs import (
     begin_epoch,
     epoch_context,
@@ -19,12 +21,7 @@ from mmtool.engine.between_epochs import (
     take_snapshot,
 )
 from mmtool.engine.branches import BranchLog, try_branches
-from mmtool.engine.evaluate import (
-    encode_rows,
-    evaluate,
-    evaluation_mode,
-    train_sample,
-)
+from mmtool.engine.evaluate import encode_rows, evaluate, evaluation_mode
 from mmtool.engine.finish import finish_run, report
 from mmtool.engine.gradient_sync import check_replicas
 from mmtool.engine.job import Job
@@ -37,6 +34,7 @@ from mmtool.engine.saving import Saver
 from mmtool.engine.step import train_step
 from mmtool.engine.stop import StopRequest
 from mmtool.engine.timing import PhaseClock
+from mmtool.engine.train_sample import measures_train, train_sample
 from mmtool.engine.visits import planned_visits, shares
 from mmtool.errors import MmtoolError, StoppedResumable
 from mmtool.methods._base import StepContext
@@ -116,8 +114,7 @@ def _fit(run: Fit) -> None:
     for warning in job.warnings:
         run.emit("event", what="warning", message=warning)
     if job.loader.is_resident:
-        message = f"all columns of the store are on {job.device}"
-        run.emit("event", what="placement", message=message)
+        run.emit("event", what="placement", message=f"all columns are on {job.device}")
     while job.progress.epoch < job.recipe.train.epochs:
         _train_epoch(run)
         _finish_epoch(run)
@@ -238,9 +235,10 @@ def run_step(
         words = f"out of memory: micro-batches are cut into {progress.num_parts} parts from now on"
         run.emit("event", what="memory", step=progress.step, message=words)
     clock.end_step()
-    run.metrics.add(
-        ctx.metrics, step=progress.step, epoch=progress.epoch, n=loaded.global_size, lr=lr
-    )
+    with job.overhead.part("log"):
+        run.metrics.add(
+            ctx.metrics, step=progress.step, epoch=progress.epoch, n=loaded.global_size, lr=lr
+        )
     return should_stop
 
 
@@ -248,12 +246,16 @@ def _flush(run: Fit) -> None:
     """Write the waiting step metrics; stop where a step was not finite, as the recipe says."""
     progress, config = run.job.progress, run.job.recipe.train
     run.saver.poll()
+    operators = run.metrics.clock.take_operators()
+    if operators is not None:
+        run.emit("event", what="operators", step=progress.step, num=operators)
     compiled = run.job.compiled.report()
     if compiled is not None:
         run.emit("event", what="compile", **compiled.as_fields())
-    for record in run.metrics.flush():
+    for record in run.job.overhead.read_with(run.metrics.flush):
         is_overflow = bool(record.pop("overflow", 0.0))  # the loss scale was too large, not data
-        run.emit("step", **record)
+        with run.job.overhead.whole("log"):
+            run.emit("step", **record)
         is_bad = record["skipped"] and not is_overflow
         progress.bad_steps = progress.bad_steps + 1 if is_bad else 0
         if not is_bad:
@@ -272,10 +274,12 @@ def _finish_epoch(run: Fit) -> None:
     job, progress = run.job, run.job.progress
     check_replicas(job.ranks, job.groups, job.shards.parameters)
     job.running.average(job.ranks)
-    _evaluate(run, "train", train_sample(job))
-    val_rows = job.dataset.rows("val")
-    if len(val_rows):
+    if measures_train(job):
+        with job.overhead.whole("train_sample"):
+            _evaluate(run, "train", train_sample(job))
+    if len(val_rows := job.dataset.rows("val")):
         _evaluate(run, "val", val_rows)
+    account(job, run.emit)
     ctx = epoch_context(job)
     job.method.end_epoch(ctx)
     progress.epoch += 1
@@ -289,4 +293,8 @@ def _finish_epoch(run: Fit) -> None:
 
 
 def _evaluate(run: Fit, split: str, rows: np.ndarray) -> None:
-    report(run.job, run.emit, split, evaluate(run.job, split, rows), run.job.progress.epoch)
+    job, started = run.job, time.perf_counter()
+    report(job, run.emit, split, evaluate(job, split, rows), job.progress.epoch)
+    ms = (time.perf_counter() - started) * 1e3
+    at = {"step": job.progress.step, "epoch": job.progress.epoch}
+    run.emit("event", what="evaluation", split=split, ms=ms, **at)

@@ -33,8 +33,11 @@ class MetricLog:
             return []
         values = iter(torch.cat(self._rows).tolist())
         steps = []
-        for names, facts, ms in zip(self._names, self._facts, self.clock.read(), strict=True):
-            steps.append({**facts, "ms": ms, **_nested({n: next(values) for n in names})})
+        for names, facts, times in zip(self._names, self._facts, self.clock.read(), strict=True):
+            found = {n: next(values) for n in names} | {n: t for n, t in times.items() if "." in n}
+            ms = {n: t for n, t in times.items() if "." not in n}
+            known = {n: int(ms.pop(n)) for n in ("queue_empty",) if n in ms}
+            steps.append({**facts, **known, "ms": ms, **_nested(found)})
         self._rows, self._names, self._facts = [], [], []
         return steps
 

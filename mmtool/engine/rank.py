@@ -5,6 +5,8 @@ Everything a rank needs lies in the run directory, so a resumed rank does exactl
 
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from mmtool.engine import fault
 from mmtool.engine.allocator import keep_freed_memory
 from mmtool.engine.attempt import read_launch
 from mmtool.engine.build import build_job
+from mmtool.engine.device_memory import allocator_counts
 from mmtool.engine.distributed import PeerLost, Ranks, choose_device, join, leave
 from mmtool.engine.job import Job
 from mmtool.engine.loop import fit
@@ -26,7 +29,7 @@ from mmtool.engine.stop import StopRequest
 from mmtool.errors import EnvironmentLacks, MmtoolError
 from mmtool.runlog.events import SCHEMA
 from mmtool.runlog.rundir import RunDir
-from mmtool.runlog.system import SystemSampler
+from mmtool.runlog.system import SystemSampler, own_cgroup
 from mmtool.runlog.writer import EventWriter
 
 _HEARTBEAT_S = 2.0
@@ -98,6 +101,7 @@ def _train(
             fields = {k: fields[k] for k in ("step", "epoch", "n", "ms")}
         if kind in ("step", "epoch", "event") and (ranks.is_first or kind == "step"):
             writer.write(kind, **fields)
+        sampler.note_event(fields.get("what"))
         heartbeat.beat()
 
     pulse, is_told = Pulse(ranks.rank), False
@@ -115,7 +119,12 @@ def _train(
         _say_restart(launch["restart"], writer)
     status, reason = "failed", ""
     with EventWriter(run.system_log_path(ranks.rank)) as system_log:
-        sampler = SystemSampler(lambda **f: system_log.write("sys", **f), recipe.log.system_every_s)
+        sampler = SystemSampler(
+            _noting(job, system_log),
+            recipe.log.system_every_s,
+            cgroup=own_cgroup(),
+            extra=partial(allocator_counts, ranks.device),
+        )
         sampler.start()
         try:
             _find_room(run, job, writer)
@@ -138,6 +147,16 @@ def _train(
             sampler.stop()
             writer.write("end", status=status, reason=reason)
             job.close()
+
+
+def _noting(job: Job, system_log: EventWriter) -> Callable[..., None]:
+    """Give what writes a sample of the system and counts what sampling costs."""
+
+    def note(**fields: Any) -> None:
+        system_log.write("sys", **fields)
+        job.overhead.of_thread("system")
+
+    return note
 
 
 def _say_restart(restart: dict[str, Any], writer: EventWriter) -> None:

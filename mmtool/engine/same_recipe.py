@@ -9,7 +9,10 @@ from mmtool.config.schema import Recipe
 
 # What these say may change between two attempts: where a run executes, what it logs and how it
 # deals with failures. None of it changes a result.
-_FREE = ("launch.", "log.every_steps", "log.system_every_s", "data.placement")
+_FREE = (
+    "launch.", "log.every_steps", "log.system_every_s", "log.norms_every_steps", "log.thin_norms",
+    "log.flip_samples", "log.train_every_epochs", "data.placement",
+)  # fmt: skip
 _FREE_KEYS = frozenset(
     f"train.{name}"
     for name in (

@@ -22,6 +22,7 @@ from mmtool.engine.absent import absent_features
 from mmtool.engine.grads import total_norm
 from mmtool.engine.job import Job
 from mmtool.engine.memory import advice, can_recover, in_parts, is_out_of_memory, make_room
+from mmtool.engine.norms import update_norms
 from mmtool.engine.optim import step_if_finite
 from mmtool.engine.per_loss import collect_per_term, parameters_of, restore_combined
 from mmtool.engine.step_sums import StepSums, count, publish, weighted
@@ -115,20 +116,22 @@ def _differentiate(
         is_last = number == len(batches)
         with job.replicas.unsynchronised(is_last=is_last):
             with clock.phase("forward"):
-                outputs, encoded, terms = _forward(job, batch, ctx)
+                outputs, encoded, terms = _forward(job, batch, ctx, clock)
                 terms = {n: t if t.dim() else t / num_shares for n, t in terms.items()}
                 count(job, tried.sums, outputs, encoded, terms, batch, ctx)
+            clock.count_operators(terms)
             with clock.phase("backward"):
                 if is_last:
                     planted.in_backward(job, ctx.step)
                     if not job.method.needs.term_gradients:
                         job.sync.begin()
-                _backward(job, terms, encoded, batch, share.global_size, ctx, tried.terms_by_name)
+                size, by_name = share.global_size, tried.terms_by_name
+                _backward(job, terms, encoded, batch, size, ctx, by_name, clock)
         tried.losses.append((batch.index, {n: t.detach() for n, t in terms.items()}))
 
 
 def _forward(
-    job: Job, batch: Batch, ctx: StepContext
+    job: Job, batch: Batch, ctx: StepContext, clock: PhaseClock
 ) -> tuple[Outputs, dict[Modality, Tensor], dict[str, Tensor]]:
     """Encode, edit, fuse; losses are computed in float32 outside autocast."""
     model, method = job.model, job.method
@@ -136,10 +139,11 @@ def _forward(
 
     def compute() -> dict[str, Tensor]:
         with job.precision.autocast():
-            encoded = job.streams.encode(model, batch, method.hears(ctx))
+            encoded = job.streams.encode(model, batch, method.hears(ctx), timed=clock.encoder)
             reached = job.shards.watch(encoded)
             edited = method.edit_features(dict(reached), batch, ctx)
-            logits = model.fuse(edited)
+            with clock.phase("fusion"):
+                logits = model.fuse(edited)
             unimodal = {}
             # Ablation costs a fusion per modality; the other ways cost next to nothing, so that the
             # score of every modality is in the log of every run.
@@ -176,22 +180,26 @@ def _backward(
     global_size: int,
     ctx: StepContext,
     collected: dict[str, list[Tensor | None]],
+    clock: PhaseClock,
 ) -> None:
     """Differentiate the local sum over the global count, so that ranks simply add up."""
     share = {
         name: weighted(t, batch).sum() / global_size if t.dim() else t for name, t in terms.items()
     }
     wanted = job.method.needs.term_gradients
+    clock.watch_backward(encoded, share)
     if wanted:
         collect_per_term(job, share, wanted, collected)
     else:
         loss = job.method.compose(share, ctx) + job.shards.tie(encoded)
         job.precision.scaled(loss).backward()
-    # An encoder that did not run gives every sample the same feature: nothing to learn from.
-    probes = {m: z for m, z in job.model.probe(encoded).items() if m in batch.inputs}
-    if probes:
-        losses = [weighted(sample_loss(z, batch), batch).sum() for z in probes.values()]
-        (torch.stack(losses).sum() / global_size).backward()
+    clock.end_backward()
+    with job.overhead.part("probes"):
+        # An encoder that did not run gives every sample the same feature: nothing to learn from.
+        probes = {m: z for m, z in job.model.probe(encoded).items() if m in batch.inputs}
+        if probes:
+            losses = [weighted(sample_loss(z, batch), batch).sum() for z in probes.values()]
+            (torch.stack(losses).sum() / global_size).backward()
 
 
 def _update(job: Job, sub: SubStep, sums: StepSums, ctx: StepContext, global_size: int) -> Tensor:
@@ -221,11 +229,13 @@ def _update(job: Job, sub: SubStep, sums: StepSums, ctx: StepContext, global_siz
     if config.clip_norm is not None:
         edited_norm = gradients.norm_of(trained)
         torch._foreach_mul_(tensors, (config.clip_norm / (edited_norm + 1e-6)).clamp(max=1.0))
-    remembered = gradients.begin_updates()
-    step_if_finite(job.optimizer, is_bad)
-    gradients.finish_updates(remembered)
+    with update_norms(job, sub.groups, ctx):
+        remembered = gradients.begin_updates()
+        step_if_finite(job.optimizer, is_bad)
+        gradients.finish_updates(remembered)
     if job.probe_optimizer is not None and job.groups.get(PROBE_GROUP):
-        step_if_finite(job.probe_optimizer, is_bad)
+        with job.overhead.part("probes"):
+            step_if_finite(job.probe_optimizer, is_bad)
     _note_skipped(job, sums, ctx, is_bad)
     job.precision.update(is_bad.float())
     ctx.log("gnorm", norm)

@@ -7,7 +7,9 @@ an operator on the stream of its forward pass and orders the two by itself. Tens
 streams are marked as used by the other one, so that their memory is not handed out too early.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,14 @@ from torch import Tensor
 from mmtool.data.transfer import tensors_of
 from mmtool.models.multimodal import MultimodalModel
 from mmtool.types import Batch, Modality
+
+Timed = Callable[[Modality], AbstractContextManager[Any]]
+
+
+def untimed(modality: Modality) -> AbstractContextManager[Any]:
+    """Do not time an encoder."""
+    del modality
+    return nullcontext()
 
 
 class EncoderStreams:
@@ -33,25 +43,32 @@ class EncoderStreams:
         return bool(self._streams)
 
     def encode(
-        self, model: MultimodalModel, batch: Batch, hears: Tensor | None = None
+        self,
+        model: MultimodalModel,
+        batch: Batch,
+        hears: Tensor | None = None,
+        *,
+        timed: Timed = untimed,
     ) -> dict[Modality, Tensor]:
         """Give the features of every modality, ready on the calling thread's stream.
 
-        `hears` is for encoders that exchange, which never run on streams of their own.
+        `hears` is for encoders that exchange, which never run on streams of their own. `timed`
+        is entered around each encoder, except where they exchange and run all at once.
         """
-        if not self._streams:
+        if model.is_exchanging:
             return model.encode(batch, hears)
-        training = torch.cuda.current_stream(self._device)
-        features = {}
+        features: dict[Modality, Tensor] = {}
+        training: Any = torch.cuda.current_stream(self._device) if self._streams else None
         for modality, stream in self._streams.items():
             stream.wait_stream(training)
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(stream), timed(modality):
                 features[modality] = model.encode_one(modality, batch)
             for tensor in tensors_of(batch):
                 tensor.record_stream(stream)
         for modality in model.modalities:
             if modality not in self._streams:
-                features[modality] = model.encode_one(modality, batch)
+                with timed(modality):
+                    features[modality] = model.encode_one(modality, batch)
         for modality, stream in self._streams.items():
             training.wait_stream(stream)
             features[modality].record_stream(training)

@@ -1,12 +1,16 @@
 """From the bytes of a log file to its events; never fails on what a kill can leave behind."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 
 from mmtool.errors import RunDirectoryError
 from mmtool.runlog.events import SCHEMA, SCHEMA_MAJOR, Event
+
+MAX_LINE_BYTES = 2**24
+"""No event is nearly as long; what is longer has lost its line ends and is passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,31 +21,81 @@ class LogFile:
     warnings: tuple[str, ...] = ()
 
 
+class LogLines:
+    """The events of one file one by one, so that a log of any size needs the memory of a line.
+
+    `wants` is shown each line before it is parsed and may spare the parsing.
+    """
+
+    def __init__(self, path: Path, wants: Callable[[bytes], bool] | None = None) -> None:
+        self._path = path
+        self._wants = wants
+        self._num_lines = 0
+        self._num_damaged = 0
+        self._first_damaged = 0
+        self._is_torn = False
+        self._num_bare = 0
+        self._has_bare = False
+        self._decode = json.JSONDecoder(parse_constant=self._note_constant).decode
+
+    def __iter__(self) -> Iterator[Event]:
+        with self._path.open("rb") as file:
+            for line in raw_lines(file):
+                self._num_lines += 1
+                if line is not None and (line.isspace() or not self._is_wanted(line)):
+                    continue
+                event = None if line is None else self._event(line)
+                if event is not None:
+                    yield event
+                else:
+                    self._num_damaged += 1
+                    self._first_damaged = self._first_damaged or self._num_lines
+                    self._is_torn = line is not None and not line.endswith(b"\n")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what was left out, once the file was read."""
+        return tuple(self._complaints())
+
+    def _is_wanted(self, line: bytes) -> bool:
+        return self._wants is None or self._wants(line)
+
+    def _event(self, line: bytes) -> Event | None:
+        self._has_bare = False
+        event = _decoded(line, self._decode)
+        self._num_bare += self._has_bare and event is not None
+        return event
+
+    def _note_constant(self, _: str) -> None:
+        self._has_bare = True
+
+    def _complaints(self) -> Iterator[str]:
+        name, damaged = self._path.name, self._num_damaged - self._is_torn
+        if self._is_torn:
+            yield f"{name}: the last line was cut off by a kill and is left out"
+        if damaged:
+            many = f"{damaged} lines that are not events were" if damaged > 1 else "a line was"
+            yield (
+                f"{name}: {many} left out (line {self._first_damaged}), as a kill before a resume "
+                f"leaves them"
+            )
+        if self._num_bare:
+            yield (
+                f"{name}: {self._num_bare} lines hold a bare NaN or Infinity, which is not JSON; "
+                f"read as missing"
+            )
+
+
 def read_events(path: Path) -> LogFile:
     """Read every complete line of a log file and say which lines had to be left out."""
-    data = path.read_bytes()
-    lines = data.split(b"\n")
-    events: list[Event] = []
-    damaged: list[int] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        event = parse_line(line)
-        if event is None:
-            damaged.append(number)
-        else:
-            events.append(event)
-    is_torn = bool(damaged) and damaged[-1] == len(lines)
-    return LogFile(events, tuple(_complaints(path.name, damaged, is_torn=is_torn)))
+    lines = LogLines(path)
+    events = list(lines)
+    return LogFile(events, lines.warnings)
 
 
 def parse_line(line: bytes) -> Event | None:
     """Give the event of one line, nothing when the line is torn or damaged."""
-    try:
-        event = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("k"), str) else None
+    return _decoded(line, json.JSONDecoder(parse_constant=_missing).decode)
 
 
 def check_schema(events: Iterable[Event], path: Path) -> None:
@@ -61,14 +115,24 @@ def check_schema(events: Iterable[Event], path: Path) -> None:
             )
 
 
-def _complaints(name: str, damaged: list[int], *, is_torn: bool) -> Iterator[str]:
-    if is_torn:
-        yield f"{name}: the last line was cut off by a kill and is left out"
-        damaged = damaged[:-1]
-    if damaged:
-        many = f"{len(damaged)} lines that are not events were" if damaged[1:] else "a line was"
-        yield f"{name}: {many} left out (line {damaged[0]}), as a kill before a resume leaves them"
+def raw_lines(file: BufferedReader) -> Iterator[bytes | None]:
+    """Give every line with its end; None in the place of one that is too long to be an event."""
+    while line := file.readline(MAX_LINE_BYTES):
+        if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE_BYTES)
+        yield None
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
+def _decoded(line: bytes, decode: Callable[[str], object]) -> Event | None:
+    try:
+        event = decode(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("k"), str) else None
+
+
+def _missing(_: str) -> None:
+    """Read the constants that are no JSON, such as NaN, as nothing."""

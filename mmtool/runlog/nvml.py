@@ -43,25 +43,14 @@ def gpu_handles(nvml: Any, visible: str | None = None) -> list[Any]:
     return handles
 
 
-def ask(question: Callable[..., Any], *arguments: Any) -> Any | None:
-    """Give the answer, or None where the device does not support the question."""
+def ask(question: Callable[..., Any] | None, *arguments: Any) -> Any | None:
+    """Give the answer, or None where device, driver or library do not know the question."""
+    if question is None:
+        return None
     try:
         return question(*arguments)
     except Exception:  # noqa: BLE001 - every question has its own set of unsupported devices
         return None
-
-
-def sample_gpu(nvml: Any, handle: Any) -> dict[str, float | None]:
-    """Give utilisation in percent, used memory, power and temperature of one GPU."""
-    util = ask(nvml.nvmlDeviceGetUtilizationRates, handle)
-    memory = ask(nvml.nvmlDeviceGetMemoryInfo, handle)
-    power_mw = ask(nvml.nvmlDeviceGetPowerUsage, handle)
-    return {
-        "util": None if util is None else float(util.gpu),
-        "mem_mb": None if memory is None else memory.used / _MIB,
-        "power_w": None if power_mw is None else power_mw / 1000,
-        "temp_c": ask(nvml.nvmlDeviceGetTemperature, handle, 0),
-    }
 
 
 def describe_gpus(nvml: Any | None = None) -> list[dict[str, Any]]:

@@ -15,25 +15,18 @@
     answer/m, present/m       the answer of modality m by itself, and whether the sample has it
 """
 
-import io
-import json
-import os
-import secrets
-import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtool.errors import RunDirectoryError
+from mmtool.runlog.npz import Array, read_npz, write_npz
 
 SCHEMA = "mmtool-predictions/1.0"
 FOLDER = "predictions"
-Array: TypeAlias = NDArray[Any]
 _REQUIRED = ("row", "id", "group", "label", "answer", "loss")
 
 
@@ -87,49 +80,26 @@ def predictions_path(run: Path, split: str) -> Path:
 
 def write_predictions(run: Path, found: Predictions) -> Path:
     """Write the answers of a run; a reader sees the whole file or none."""
-    path = predictions_path(run, str(found.head["split"]))
     arrays = {name: getattr(found, name) for name in _REQUIRED}
     arrays |= {f"answer/{m}": value for m, value in found.answers.items()}
     arrays |= {f"present/{m}": value for m, value in found.present.items()}
-    packed = io.BytesIO()
-    head = json.dumps({"schema": SCHEMA, **found.head}, ensure_ascii=False)
-    np.savez_compressed(packed, head=np.array(head), **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with fresh.open("wb") as file:
-            file.write(packed.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
-    return path
+    path = predictions_path(run, str(found.head["split"]))
+    return write_npz(path, schema=SCHEMA, head=found.head, arrays=arrays)
 
 
 def read_predictions(run: Path, split: str) -> Predictions | None:
     """Read the answers of a run; None where it has none, an error where they are damaged."""
     path = predictions_path(run, split)
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        head = json.loads(str(arrays.pop("head")))
-        found = _unpacked(head, arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise RunDirectoryError(
-            f"the answers on {split} cannot be read: {error}",
-            where=str(path),
-            fix=f"rm {path}    # the run is then compared by its log alone",
-        ) from error
-    return found
+    return read_npz(
+        path,
+        schema=SCHEMA,
+        what=f"the answers on {split}",
+        fix=f"rm {path}    # the run is then compared by its log alone",
+        build=_unpacked,
+    )
 
 
 def _unpacked(head: dict[str, Any], arrays: dict[str, Array]) -> Predictions:
-    if str(head["schema"]).partition(".")[0] != SCHEMA.partition(".")[0]:
-        raise ValueError(f"its schema is {head['schema']}, this mmtool reads {SCHEMA}")
     modalities = [str(m) for m in head["modalities"]]
     found = Predictions(
         head,

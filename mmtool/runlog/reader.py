@@ -1,20 +1,22 @@
 """From a run directory to tables: sorted and without repetitions, whatever state the run is in."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from mmtool.errors import RunDirectoryError
-from mmtool.runlog.collect import LogRow, collect
+from mmtool.errors import EnvironmentLacks, RunDirectoryError
+from mmtool.runlog.collect import STEP_KEYS, LogRow, collect, modalities_of
+from mmtool.runlog.columns import Columns
 from mmtool.runlog.events import Event
-from mmtool.runlog.lines import read_events
+from mmtool.runlog.lines import LogLines
 from mmtool.runlog.rundir import RunDir, is_run
 
 PHASES = ("step", "data", "transfer", "forward", "backward", "sync", "optimizer")
-STEP_KEYS = ("rank", "step", "epoch", "n", "loss", "lr", "gnorm", "skipped", "attempt")
 STEP_COLUMNS = (*STEP_KEYS, *(f"ms_{phase}" for phase in PHASES))
 STEP_MODALITY_COLUMNS = ("rank", "step", "epoch", "modality", "score", "coef", "gnorm")
 EPOCH_COLUMNS = ("epoch", "step", "split", "n", "loss", "acc")
@@ -26,6 +28,8 @@ EVENT_COLUMNS = ("rank", "attempt", "t", "what", "step")
 
 _TEXT_COLUMNS = frozenset({"modality", "how", "split", "what", "skipped", "gpus", "metric"})
 _WHOLE_COLUMNS = frozenset({"rank", "attempt"})
+_COUNTS = ("rank", "attempt", "step", "epoch", "n")
+MAX_SYSTEM_SAMPLES = 40_000
 
 Record = dict[str, Any]
 
@@ -55,6 +59,8 @@ class RunTables:
     """End line of the last attempt; None while it runs and after a kill."""
     warnings: tuple[str, ...] = ()
     """Sentences about what could not be read."""
+    trace: Mapping[str, Any] = field(default_factory=dict)
+    """Of a profiler's trace, what the device and the host did; see runlog.foreign.trace."""
 
 
 def load_run(path: Path) -> RunTables:
@@ -77,12 +83,12 @@ def load_run(path: Path) -> RunTables:
         head=found.heads[-1] if found.heads else {},
         status=status,
         attempts=found.heads,
-        steps=_table(map(_step, found.steps), STEP_COLUMNS),
-        step_modalities=_table(_step_modalities(found.steps), STEP_MODALITY_COLUMNS),
-        epochs=_table(map(_epoch, found.epochs), EPOCH_COLUMNS),
-        epoch_modalities=_table(_epoch_modalities(found.epochs), EPOCH_MODALITY_COLUMNS),
+        steps=_grown(found.steps, STEP_COLUMNS),
+        step_modalities=_grown(found.step_modalities, STEP_MODALITY_COLUMNS),
+        epochs=table_of(map(_epoch, found.epochs), EPOCH_COLUMNS),
+        epoch_modalities=table_of(_epoch_modalities(found.epochs), EPOCH_MODALITY_COLUMNS),
         system=system,
-        events=_table(map(_event, found.events), EVENT_COLUMNS),
+        events=table_of(map(_event, found.events), EVENT_COLUMNS),
         end=found.end,
         warnings=(*found.warnings, *warnings),
     )
@@ -90,23 +96,16 @@ def load_run(path: Path) -> RunTables:
 
 def _numbered(folder: Path, stem: str) -> dict[int, Path]:
     """Give the files `<stem><number>.jsonl` of a folder by their number."""
-    found = {path.name[len(stem) : -len(".jsonl")]: path for path in folder.glob(f"{stem}*.jsonl")}
-    return {int(number): path for number, path in found.items() if number.isdecimal()}
-
-
-def _step(row: LogRow) -> Record:
-    record = {key: row.event[key] for key in STEP_KEYS if key in row.event}
-    record |= {"rank": row.rank, "attempt": row.attempt}
-    record |= {f"ms_{name}": value for name, value in _mapping(row.event, "ms").items()}
-    record |= {f"term_{name}": value for name, value in _mapping(row.event, "terms").items()}
-    return record
-
-
-def _step_modalities(rows: Iterable[LogRow]) -> Iterator[Record]:
-    for row in rows:
-        keys = {"rank": row.rank, "step": row.step, "epoch": row.event.get("epoch")}
-        for modality, metrics in _modalities(row.event):
-            yield {**metrics, **keys, "modality": modality}
+    try:
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except OSError as error:
+        raise EnvironmentLacks(
+            f"the log cannot be read: {error.strerror or error}",
+            where=str(folder),
+            fix=f"ls -ld {folder}",
+        ) from error
+    form = re.compile(rf"{re.escape(stem)}(\d+)\.jsonl")
+    return {int(found[1]): folder / name for name in names if (found := form.fullmatch(name))}
 
 
 def _epoch(row: LogRow) -> Record:
@@ -117,7 +116,7 @@ def _epoch(row: LogRow) -> Record:
 def _epoch_modalities(rows: Iterable[LogRow]) -> Iterator[Record]:
     for row in rows:
         keys = {"epoch": row.event["epoch"], "split": row.event["split"]}
-        for modality, metrics in _modalities(row.event):
+        for modality, metrics in modalities_of(row.event):
             yield {**metrics, **keys, "modality": modality}
 
 
@@ -130,14 +129,28 @@ def _read_system(logs: Mapping[int, Path]) -> tuple[pd.DataFrame, list[str]]:
     records: list[Record] = []
     warnings: list[str] = []
     for rank, path in sorted(logs.items()):
-        log = read_events(path)
-        warnings += log.warnings
-        for event in log.events:
-            if event["k"] == "sys":
-                fields = {key: value for key, value in event.items() if key not in ("k", "bad")}
-                records.append({**fields, **_flat_gpus(event), "rank": rank})
-    frame = _table(records, SYSTEM_COLUMNS)
+        lines = LogLines(path)
+        try:
+            records += _thinned(lines, rank)
+        except OSError as error:
+            warnings.append(f"{path.name} cannot be read ({error.strerror or error})")
+        warnings += lines.warnings
+    frame = table_of(records, SYSTEM_COLUMNS)
     return frame.sort_values(["rank", "t"], kind="stable", ignore_index=True), warnings
+
+
+def _thinned(lines: Iterable[Event], rank: int) -> list[Record]:
+    """Give the samples of a rank, of too many every second, fourth and so on."""
+    kept: list[Record] = []
+    stride = 1
+    for number, event in enumerate(event for event in lines if event["k"] == "sys"):
+        if number % stride:
+            continue
+        fields = {key: value for key, value in event.items() if key not in ("k", "bad")}
+        kept.append({**fields, **_flat_gpus(event), "rank": rank})
+        if len(kept) > MAX_SYSTEM_SAMPLES:
+            kept, stride = kept[::2], stride * 2
+    return kept
 
 
 def _flat_gpus(event: Event) -> Record:
@@ -150,18 +163,22 @@ def _flat_gpus(event: Event) -> Record:
     }
 
 
-def _mapping(event: Event, key: str) -> Mapping[str, Any]:
-    value = event.get(key)
-    return value if isinstance(value, dict) else {}
+def _grown(rows: Columns, columns: Sequence[str]) -> pd.DataFrame:
+    """Give a table of what was read row by row, with at least these columns."""
+    names = [name for name in dict.fromkeys([*columns, *rows.names]) if name != "at"]
+    data: dict[str, Any] = {}
+    for name in names:
+        values = rows.values(name)
+        if name in _TEXT_COLUMNS or values.dtype == object:
+            data[name] = values.astype(object)
+        else:
+            is_count = name in _COUNTS and not np.isnan(values).any()
+            whole = is_count and (len(values) > 0 or name in _WHOLE_COLUMNS)
+            data[name] = values.astype(np.int64) if whole else values
+    return pd.DataFrame(data, columns=names)
 
 
-def _modalities(event: Event) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for modality, metrics in sorted(_mapping(event, "m").items()):
-        if isinstance(metrics, dict):
-            yield modality, metrics
-
-
-def _table(records: Iterable[Record], columns: Sequence[str]) -> pd.DataFrame:
+def table_of(records: Iterable[Record], columns: Sequence[str]) -> pd.DataFrame:
     """Give a table with at least these columns, which exist even where there are no rows."""
     listed = list(records)
     known = dict.fromkeys(columns)

@@ -99,6 +99,8 @@ def encode_event(kind: str, fields: Mapping[str, Any], *, t: float) -> bytes:
     bad: list[str] = []
     record: dict[str, Any] = {"k": kind, "t": round(t, 3)}
     record |= {key: _plain(value, key, key, bad) for key, value in fields.items()}
+    # What a line is and when it was written is not for a field of that name to say.
+    record |= {"k": kind, "t": round(t, 3)}
     if bad:
         record["bad"] = bad
     return json.dumps(record, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"

@@ -47,8 +47,9 @@ TRUTH: Mapping[Scenario, Mapping[str, Planted]] = {
         "audio": Planted(acc=0.36, probe=0.70, flip=0.03, drop=0.01, alone=0.34),
         "image": Planted(acc=0.84, probe=0.85, flip=0.66, drop=0.55, alone=0.84),
     },
+    # The decision rests on the modality that is learnt by heart.
     "overfit": {
-        "audio": HEALTHY,
+        "audio": Planted(acc=0.50, probe=0.55, flip=0.05, drop=0.02, alone=0.32),
         "image": Planted(acc=0.60, probe=0.60, flip=0.45, drop=0.25, alone=0.58, overfits=True),
     },
 }

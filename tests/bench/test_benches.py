@@ -50,3 +50,15 @@ def test_the_bench_of_a_run_measures_all_its_parts(tmp_path):
     assert found["checkpoint"]["stall_ms"] > 0
     assert 0 < found["logging"]["share"] < 1
     assert found["epoch"]["seconds"] > 0
+
+
+def test_the_bench_of_measuring_accounts_for_every_part(tmp_path):
+    options = ("--batch-size", "2", "--repeats", "1", "--large-repeats", "1")
+    found = bench("measuring.py", tmp_path, *options)
+
+    assert {"probes", "norms", "log"} <= found["steps"]["parts"].keys()
+    assert found["epoch"]["parts"].keys() == {"modalities", "train_sample", "system"}
+    parts = [*found["steps"]["parts"].values(), *found["epoch"]["parts"].values()]
+    assert found["share"] == pytest.approx(sum(parts))
+    assert all(part > 0 for part in parts)
+    assert len(found["small"]["side_by_side_all"]) == 1

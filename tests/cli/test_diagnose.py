@@ -1,5 +1,9 @@
 import json
+import os
+import shutil
+import sys
 
+import jsonschema
 import pytest
 from typer.testing import CliRunner
 
@@ -135,21 +139,128 @@ def test_an_ascii_stream_gets_an_ascii_report(run):
 
 
 def test_watching_draws_until_the_run_has_ended(run, monkeypatch):
-    run.write_status(state="running")
+    run.write_status(state="running", pid=os.getpid(), host=os.uname().nodename)
     waits = []
 
     def end_the_run(seconds):
         waits.append(seconds)
         run.write_status(state="done")
 
-    monkeypatch.setattr("mmtool.cli.diagnose.time.sleep", end_the_run)
+    monkeypatch.setattr("mmtool.cli.report_watch.time.sleep", end_the_run)
     monkeypatch.setattr(Output, "stdout_is_terminal", lambda _: True)
 
     found = call("latest", "--watch")
 
     assert found.exit_code == 0, found.stderr
-    assert waits == [2.0]
-    assert found.stdout.count("\x1b[2J") == 2
+    assert waits == [1.0]
+    assert f"{run.name}: done" in found.stdout
+    assert found.stdout.rstrip().endswith("800 samples/s")
+
+
+def test_plain_text_has_no_frames_and_says_the_same(run):
+    plain, framed = call("latest", "--plain").stdout, call("latest").stdout
+
+    assert "╭" in framed
+    assert "╭" not in plain
+    sentence = json.loads(call("latest", "--json").stdout)["metrics"]["verdict"]["sentence"]
+    assert sentence[1:] in " ".join(plain.split())
+    assert sentence[1:] in " ".join(framed.replace("│", " ").split())
+
+
+def test_no_color_is_respected_and_colour_can_be_forced(run, monkeypatch):
+    assert "\x1b" in call("latest", "--color", "always").stdout
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b" in call("latest").stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in call("latest").stdout
+
+
+def test_the_schema_is_printed_and_the_report_is_of_it(run):
+    schema = json.loads(call("--schema").stdout)
+    document = json.loads(call("latest", "--json").stdout)
+
+    jsonschema.Draft202012Validator(schema).validate(document)
+    assert json.loads(call("--schema", "--json").stdout)["json_schema"] == schema
+
+
+def test_the_schema_opens_no_run(run):
+    found = call("latest", "--schema")
+
+    assert found.exit_code == 2
+    assert "no effect with --schema" in found.output
+
+
+def test_without_a_run_nothing_is_done(run):
+    found = call()
+
+    assert found.exit_code == 2
+    assert "no run was given" in found.stderr
+
+
+def test_a_saved_report_is_shown_and_drawn_without_its_run(run, tmp_path):
+    saved = tmp_path / "report.json"
+    saved.write_text(call("latest", "--json").stdout, encoding="utf-8")
+    shown = call("latest").stdout
+    shutil.rmtree(run.path)
+    found = call(saved, "--html", tmp_path / "page.html", "--svg", tmp_path / "charts")
+
+    assert found.exit_code == 0, found.stderr
+    assert found.stdout == shown
+    assert "<svg" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert (tmp_path / "charts" / "learning.svg").is_file()
+
+
+def test_a_saved_report_cannot_be_compared(run, tmp_path):
+    saved = tmp_path / "report.json"
+    saved.write_text(call("latest", "--json").stdout, encoding="utf-8")
+    found = call(saved, "latest")
+
+    assert found.exit_code == 2
+    assert "cannot be compared" in found.stderr
+
+
+@pytest.mark.parametrize("option", ["--html", "--svg"])
+def test_a_file_that_cannot_be_written_does_not_cost_the_report(run, tmp_path, option):
+    (tmp_path / "way").write_text("in the way", encoding="utf-8")
+    found = call("latest", option, tmp_path / "way" / "out")
+
+    assert found.exit_code == 74
+    assert run.name in found.stdout
+    assert "cannot be written" in found.stderr
+    assert (tmp_path / "way").read_text(encoding="utf-8") == "in the way"
+
+
+def test_one_file_that_cannot_be_written_keeps_no_other_from_it(run, tmp_path):
+    (tmp_path / "way").write_text("in the way", encoding="utf-8")
+    found = call("latest", "--html", tmp_path / "way" / "x.html", "--svg", tmp_path / "charts")
+
+    assert found.exit_code == 74
+    assert (tmp_path / "charts" / "learning.svg").is_file()
+
+
+def test_a_picture_without_its_package_says_what_to_install(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    found = call("latest", "--png", tmp_path / "charts")
+
+    assert found.exit_code == 4
+    assert "pip install 'mmtool[png]'" in found.stderr
+    assert run.name in found.stdout
+    assert not (tmp_path / "charts").exists()
+
+
+def test_fail_on_names_findings(run):
+    code = json.loads(call("latest", "--json").stdout)["metrics"]["verdict"]["code"]
+
+    assert call("latest", "--fail-on", f"straggler,{code}").exit_code == 3
+    assert call("latest", "--fail-on", "straggler").exit_code == 0
+
+
+def test_fail_on_refuses_a_finding_that_does_not_exist(run):
+    found = call("latest", "--fail-on", "stragler")
+
+    assert found.exit_code == 2
+    assert "straggler" in found.stderr
+    assert found.stdout == ""
 
 
 def test_completion_offers_the_latest_run_first(run):

@@ -50,9 +50,9 @@ def test_the_singular_names_the_same_kind():
 
 
 def test_a_name_prints_its_page():
-    entry = registry.get("rules", "dominant_modality")
+    entry = registry.get("rules", "under_trained")
 
-    found = call("rule", "dominant-modality")
+    found = call("rule", "under-trained")
 
     assert found.exit_code == 0
     assert found.stdout.startswith(registry.docstring(entry).splitlines()[0])
@@ -60,7 +60,7 @@ def test_a_name_prints_its_page():
 
 @pytest.mark.parametrize(
     ("arguments", "hint"),
-    [(("mehtods",), "'methods'"), (("rules", "dominant_modalty"), "'dominant_modality'")],
+    [(("mehtods",), "'methods'"), (("rules", "under_traned"), "'under_trained'")],
 )
 def test_a_misspelt_word_is_answered_with_the_nearest(arguments, hint):
     found = call(*arguments)

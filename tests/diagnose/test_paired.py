@@ -128,9 +128,9 @@ def test_every_rendering_shows_groups_and_intervals(plant: Plant) -> None:
     report = diagnose(runs_of(plant, "none", 0.70) + runs_of(plant, "ogm", 0.74))
 
     for text in (
-        render(report, width=160),
+        render(report.as_dict(), width=160),
         render_html(report.as_dict()),
-        render_markdown(report, command="mmtool diagnose x"),
+        render_markdown(report.as_dict(), command="mmtool diagnose x"),
     ):
         assert "95 % interval" in text
         assert "+0.04" in text
@@ -157,7 +157,7 @@ def test_a_folder_stands_for_its_finished_runs_in_the_order_of_its_suite(
     assert report.metrics["comparison"]["groups"][0]["label"] == "none"
     assert "stopped is left out: it is stopped." in report.limits
     assert "Not trained yet: mla, seed 0." in report.limits
-    page = render_markdown(report, command="mmtool diagnose runs/p")
+    page = render_markdown(report.as_dict(), command="mmtool diagnose runs/p")
     assert page.startswith("## planted\n\nA planted suite.\n")
     assert "| OGM | 24.5 | somewhere |" in page
     assert "mmtool train p.toml" in page

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mmtool.diagnose.api import diagnose
 from mmtool.diagnose.finding import Finding, Report
+from mmtool.diagnose.load import open_run
 from mmtool.diagnose.metrics.intervals import Z95, estimated, share_of_distances
 from mmtool.diagnose.report.html import render_html
 from mmtool.diagnose.report.terminal import render
@@ -67,16 +68,13 @@ def only(report: Report, rule: str) -> Finding:
 def test_a_dominated_regression_is_found_by_how_far_predictions_shift(plant: Plant) -> None:
     report = diagnose([as_regression(plant(modalities=DOMINATED))])
 
-    dominant = only(report, "dominant-modality")
-    assert (dominant.modality, dominant.severity) == ("image", "warn")
-    assert "distance that predictions move" in dominant.what
-    assert {"shift", "shift_ci95"} <= dominant.evidence.keys()
-    assert "flip" not in dominant.evidence
-    assert dominant.confidence == pytest.approx(1.0)
-    starved = only(report, "starved-modality")
-    assert starved.modality == "audio"
-    assert "the mean 0.00" in starved.what
-    assert "chance" not in starved.what
+    found = report.findings[0]
+    assert (found.rule, found.modality, found.severity) == ("neglected", "audio", "warn")
+    assert {"shift", "shift_ci95"} <= found.evidence.keys()
+    assert "flip" not in found.evidence
+    assert found.confidence == pytest.approx(1.0)
+    assert "the mean is 0.00" in found.what
+    assert "chance" not in found.what
 
 
 def test_a_balanced_regression_gives_no_warning(plant: Plant) -> None:
@@ -86,15 +84,12 @@ def test_a_balanced_regression_gives_no_warning(plant: Plant) -> None:
     assert report.verdict.startswith("No imbalance found")
 
 
-def test_a_rule_that_a_regression_has_no_unit_for_is_left_out_with_the_reason(plant: Plant) -> None:
-    report = diagnose([as_regression(plant(overfit="audio"))])
+def test_overfitting_is_not_judged_for_a_regression_and_the_reason_is_given(plant: Plant) -> None:
+    report = diagnose([as_regression(plant(modalities=DOMINATED, overfit="image"))])
 
-    said = only(report, "not-judged")
-    assert said.severity == "info"
-    assert "unimodal-overfit is not judged for regression" in said.what
-    assert "log(classes)" in said.what
-    assert not [f for f in report.findings if f.rule == "unimodal-overfit"]
-    assert not report.verdict.lower().startswith("unimodal-overfit")
+    assert report.findings[0].rule == "neglected"
+    (said,) = [note for note in report.metrics["verdict"]["notes"] if "log(classes)" in note]
+    assert "not judged for a regression" in said
 
 
 def test_a_regression_no_better_than_the_mean_is_told_so_and_not_of_chance(plant: Plant) -> None:
@@ -114,11 +109,11 @@ def test_several_labels_are_judged_like_accuracies_under_their_own_name(plant: P
 
 
 def test_the_unit_of_the_loss_of_several_labels_is_a_yes_or_no(plant: Plant) -> None:
-    report = diagnose([as_multi_label(plant(overfit="audio"))])
+    dominated = {"image": "ignored", "audio": "dominant"}
+    run = open_run(as_multi_label(plant(modalities=dominated, overfit="audio")))
 
-    assert only(report, "unimodal-overfit").evidence["gap_bound"] == pytest.approx(
-        0.2 * np.log(2), rel=1e-4
-    )
+    assert run.log_classes == pytest.approx(np.log(2))
+    assert diagnose([run.path]).findings[0].rule == "overfit"
 
 
 def test_a_run_without_the_name_of_its_score_is_one_of_accuracy(plant: Plant) -> None:
@@ -132,7 +127,7 @@ def test_a_run_without_the_name_of_its_score_is_one_of_accuracy(plant: Plant) ->
 def test_every_rendering_calls_the_score_by_its_name(plant: Plant) -> None:
     report = diagnose([as_regression(plant(modalities=DOMINATED), change=-0.9)])
 
-    text = render(report)
+    text = render(report.as_dict())
     assert "the mean 0.00" in text
     assert "fused R^2" in text
     assert "chance" not in text
@@ -160,7 +155,7 @@ def test_a_difference_of_r2_is_held_against_its_own_error(plant: Plant) -> None:
     report = diagnose([base, better])
     assert "validation R^2 improved" in report.verdict
     assert "no change detected" in diagnose([base, unsure]).verdict
-    assert "val R^2" in render(report)
+    assert "val R^2" in render(report.as_dict())
     assert "Final validation R^2 by run" in render_html(report.as_dict())
 
 
@@ -175,16 +170,15 @@ def test_a_run_alone_of_another_task_is_no_reference(plant: Plant) -> None:
     report = diagnose([joint, solo])
 
     assert any("its score is accuracy, not R^2" in limit for limit in report.limits)
-    assert only(report, "starved-modality").evidence["cause"] == "undecided"
+    assert report.findings[0].rule == "inconclusive"
 
 
 def test_a_run_alone_of_the_same_regression_is_one(plant: Plant) -> None:
     joint = as_regression(plant("joint", modalities={"audio": "poor", "image": "dominant"}))
     solo = as_regression(plant("solo", modalities={"audio": "balanced"}, acc=0.6))
-    starved = only(diagnose([joint, solo]), "starved-modality")
+    found = only(diagnose([joint, solo]), "under-trained")
 
-    assert starved.evidence["cause"] == "undertrained"
-    assert starved.evidence["reference_run"] == "solo"
+    assert found.evidence["reference_run"] == "solo"
 
 
 def test_a_share_of_two_distances_by_hand() -> None:

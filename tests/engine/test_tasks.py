@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from mmtool.data.dataset import open_dataset
 from mmtool.engine.build import build_job
 from mmtool.engine.distributed import Ranks
-from mmtool.engine.evaluate import collect, evaluate
+from mmtool.engine.epoch_statistics import collect
+from mmtool.engine.evaluate import evaluate
 from mmtool.engine.export import export_weights, load_exported
 from mmtool.engine.rank import run_facts
 from mmtool.errors import RequestError

@@ -174,7 +174,14 @@ def _shares(per_modality: Mapping[str, Row], n: int) -> dict[str, Interval]:
     flips = {m: f for m, r in per_modality.items() if (f := number(r, "flip")) is not None}
     if len(flips) < len(per_modality) or len(flips) < 2:
         return {}
-    return {name: share_interval(flips, name, n) for name in flips}
+    permuted = min(num_permuted(row, n) for row in per_modality.values())
+    return {name: share_interval(flips, name, permuted) for name in flips}
+
+
+def num_permuted(row: Row, n: int) -> int:
+    """Give the number of samples that a flip rate is of; older logs permuted all."""
+    found = number(row, "flip_n")
+    return n if found is None else int(found)
 
 
 def _modality(
@@ -188,14 +195,14 @@ def _modality(
     def rate(key: str) -> Interval | None:
         return score_interval(row, key, n)
 
-    drop, flip = number(row, "drop"), number(row, "flip")
+    drop, flip, permuted = number(row, "drop"), number(row, "flip"), num_permuted(row, n)
     positive = [max(number(r, "drop") or 0.0, 0.0) for r in everyone.values()]
     total = sum(positive)
     return ModalityBalance(
         modality=name,
-        flip=rate("flip") or rate("shift"),
+        flip=score_interval(row, "flip", permuted) or score_interval(row, "shift", permuted),
         share=shares.get(name),
-        drop=rate("drop") if number(row, "drop_se") is not None else _drop(drop, flip, n),
+        drop=_drop(row, drop, flip, permuted),
         drop_share=None if drop is None or total <= 0 else max(drop, 0.0) / total,
         alone=rate("alone"),
         probe=rate("probe"),
@@ -205,7 +212,9 @@ def _modality(
     )
 
 
-def _drop(drop: float | None, flip: float | None, n: int) -> Interval | None:
+def _drop(row: Row, drop: float | None, flip: float | None, n: int) -> Interval | None:
+    if number(row, "drop_se") is not None:
+        return score_interval(row, "drop", n)
     return None if drop is None else drop_interval(drop, 1.0 if flip is None else flip, n)
 
 

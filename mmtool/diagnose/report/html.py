@@ -6,26 +6,59 @@ Rendered from the report's plain data, so that it says what `--json` says. Every
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import Any
 
-from mmtool.diagnose.report.figures import comparison_figures, run_figures
+from mmtool.diagnose.report.balance_figures import answer_figures, learning_figures
+from mmtool.diagnose.report.bias_figures import bias_figures, bias_tables, class_figures
+from mmtool.diagnose.report.comparison_figures import (
+    comparison_html,
+    modality_figures,
+    score_figures,
+)
+from mmtool.diagnose.report.figure import (
+    Figure,
+    curve_rows,
+    details,
+    figures_html,
+    number,
+    section,
+    tabbed,
+    table,
+)
 from mmtool.diagnose.report.style import STYLE
+from mmtool.diagnose.report.svg import safe
+from mmtool.diagnose.report.system_figures import (
+    cost_figures,
+    cost_notes,
+    step_figures,
+    timeline_figures,
+)
+from mmtool.diagnose.report.verdict_html import conditions_html, findings_html, verdict_html
+from mmtool.diagnose.report.views import Plain, listed, mapping
 
-Plain = Mapping[str, Any]
+IN_CHARTS = ("val share", "val probe", "val nll", "train nll")
+"""Curves of a modality that the tables of charts hold in full."""
+FUSED_IN_CHARTS = ("val acc", "train acc")
+METHOD = (
+    "Reliance: share of predictions that change when one modality is permuted over the validation "
+    "samples; of a regression, of the distance that they move. Availability: accuracy, or the "
+    "score of the task, with every other modality replaced by its mean feature. Informativeness: a "
+    "linear probe on the encoder's features. They answer different questions and are not combined."
+)
 
 
 def render_html(report: Plain) -> str:
     """Give the page for a report given as `Report.as_dict()`."""
-    meta, metrics = report["meta"], report["metrics"]
+    meta, metrics = mapping(report.get("meta")), mapping(report.get("metrics"))
+    name = safe(report.get("run") or "")
     body = [
-        f"<header><h1>{escape(report['run'])}</h1>",
-        f'<p class="verdict">{escape(report["verdict"])}</p>',
-        f'<p class="facts">{escape(_facts(meta))}</p></header><main>',
-        _section("Findings", "".join(_finding(f) for f in report["findings"])),
-        comparison_figures(metrics.get("comparison") or {}),
-        run_figures(metrics, report["system"]),
+        f"<header><h1>{name}</h1>",
+        f'<p class="facts">{safe(_facts(meta))}</p></header><main>',
+        section(
+            "Verdict and evidence",
+            conditions_html(report) + verdict_html(report) + findings_html(report),
+        ),
+        comparison_html(mapping(metrics.get("comparison"))),
+        *_run_sections(metrics, mapping(report.get("system"))),
         _limits(report),
         _recipe(meta),
         _raw(report),
@@ -36,19 +69,46 @@ def render_html(report: Plain) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'\"/>"
-        f"<title>{escape(report['run'])}: mmtool diagnose</title><style>{STYLE}</style></head>"
+        f"<title>{name}: mmtool diagnose</title><style>{STYLE}</style></head>"
         f"<body>{''.join(body)}</body></html>\n"
     )
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
+def all_figures(report: Plain) -> list[Figure]:
+    """Give every chart of the page that has something to show, in its order."""
+    metrics, system = mapping(report.get("metrics")), mapping(report.get("system"))
+    comparison = mapping(metrics.get("comparison"))
+    compared = [*score_figures(comparison), *modality_figures(comparison)] if comparison else []
+    figures = [
+        *compared,
+        *learning_figures(metrics),
+        *answer_figures(metrics),
+        *class_figures(metrics),
+        *bias_figures(metrics),
+        *step_figures(metrics),
+        *timeline_figures(system),
+        *cost_figures(metrics),
+    ]
+    return [figure for figure in figures if figure.drawing]
+
+
+def _run_sections(metrics: Plain, system: Plain) -> list[str]:
+    notes = "".join(f"<p>{safe(note)}</p>" for note in cost_notes(metrics))
+    return [
+        section("Learning curves", figures_html(learning_figures(metrics))),
+        section("Reliance, availability, informativeness", figures_html(answer_figures(metrics))),
+        section("Classes and groups", figures_html(class_figures(metrics))),
+        section("Bias and robustness", figures_html(bias_figures(metrics)), bias_tables(metrics)),
+        section("Where a step goes", figures_html(step_figures(metrics))),
+        section("GPU and host over time", figures_html(timeline_figures(system))),
+        section("Energy and cost by modality", figures_html(cost_figures(metrics)), notes),
+    ]
 
 
 def _facts(meta: Plain) -> str:
     named = {
         "dataset": meta.get("dataset"),
-        "modalities": ", ".join(meta.get("modalities") or ()),
+        "modalities": ", ".join(map(str, listed(meta.get("modalities")))),
         "method": meta.get("method"),
         "fusion": meta.get("fusion"),
         "validation samples": meta.get("num_val"),
@@ -57,115 +117,52 @@ def _facts(meta: Plain) -> str:
     return " · ".join(f"{key} {value}" for key, value in named.items() if value not in (None, ""))
 
 
-def _finding(finding: Plain) -> str:
-    sure = finding.get("confidence")
-    head = f'<span class="badge">{escape(finding["severity"])}</span> {escape(finding["rule"])}'
-    if finding.get("modality"):
-        head += f" · {escape(finding['modality'])}"
-    if sure is not None:
-        head += f' · <span class="note">confidence {sure:.2f}</span>'
-    advice = finding.get("advice")
-    return (
-        f'<article class="finding {escape(finding["severity"])}"><p class="head">{head}</p>'
-        f"<p><strong>{escape(finding['what'])}</strong></p>"
-        + (f"<p>Try:</p><pre>{escape(advice)}</pre>" if advice else "")
-        + _evidence(finding.get("evidence") or {})
-        + "</article>"
-    )
-
-
-def _evidence(evidence: Plain) -> str:
-    cells = []
-    for name, value in evidence.items():
-        if name.endswith("_ci95") or value is None:
-            continue
-        interval = evidence.get(f"{name}_ci95")
-        between = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
-        shown = escape(number(value) + between)
-        cells.append(f"<div><dt>{escape(name)}</dt> <dd>{shown}</dd></div>")
-    if not cells:
-        return ""
-    return '<p class="note">Evidence, 95 % intervals in brackets:</p>' + (
-        f'<dl class="evidence">{"".join(cells)}</dl>'
-    )
-
-
-def number(value: Any) -> str:
-    """Give a cell's text: four significant digits, lists and mappings spelled out."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {number(entry)}" for key, entry in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(number(entry) for entry in value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else str(value)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Give a table with a header row; every cell is escaped."""
-    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
 def _limits(report: Plain) -> str:
-    thresholds = report["meta"].get("thresholds") or {}
-    listed = "".join(f"<li>{escape(limit)}</li>" for limit in report["limits"])
-    rows = [(key, number(value)) for key, value in thresholds.items()]
-    return _section(
-        "Limits and method",
-        f"<ul>{listed}</ul><p>Reliance: share of predictions that change when one modality is "
-        "permuted over the validation samples; of a regression, of the distance that they move. "
-        "Availability: accuracy, or the score of the task, with every other modality "
-        "replaced by its mean feature. Informativeness: a linear probe on the encoder's features. "
-        "They answer different questions and are not combined.</p>"
-        f"<details><summary>Thresholds, version {escape(str(thresholds.get('version')))}</summary>"
-        f"{table(('threshold', 'value'), rows)}</details>",
-    )
+    thresholds = mapping(mapping(report.get("meta")).get("thresholds"))
+    limits = "".join(f"<li>{safe(limit)}</li>" for limit in listed(report.get("limits")))
+    rows = [(str(key), number(value)) for key, value in thresholds.items()]
+    folded = details(f"Thresholds, version {thresholds.get('version')}", _table(rows))
+    return section("Limits and method", f"<ul>{limits}</ul><p>{safe(METHOD)}</p>{folded}")
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return table(("threshold", "value"), rows) if rows else ""
 
 
 def _recipe(meta: Plain) -> str:
-    parts = ""
-    if meta.get("recipe"):
-        parts += (
-            "<details><summary>Recipe, as resolved</summary>"
-            f"<pre>{escape(meta['recipe'])}</pre></details>"
-        )
+    recipe = f"<pre>{safe(meta['recipe'])}</pre>" if meta.get("recipe") else ""
+    environment = ""
     if meta.get("environment"):
-        text = json.dumps(meta["environment"], indent=2, ensure_ascii=False)
-        parts += f"<details><summary>Environment</summary><pre>{escape(text)}</pre></details>"
-    return _section("Recipe and environment", parts)
+        text = json.dumps(meta["environment"], indent=1, ensure_ascii=False)
+        environment = f"<pre>{safe(text)}</pre>"
+    return section(
+        "Recipe and environment",
+        details("Recipe, as resolved", recipe),
+        details("Environment", environment),
+    )
 
 
 def _raw(report: Plain) -> str:
-    curves = report["metrics"].get("curves") or {}
-    rows = [
-        (split, metric, str(epoch), number(value))
-        for split, metrics in (curves.get("fused") or {}).items()
-        for metric, points in metrics.items()
-        for epoch, value in points
-    ]
-    parts = _details("Fused, by epoch", ("split", "metric", "epoch", "value"), rows)
-    for name, by_split in (curves.get("modalities") or {}).items():
-        rows = [
-            (split, metric, str(epoch), number(value))
-            for split, metrics in by_split.items()
-            for metric, points in metrics.items()
-            for epoch, value in points
-        ]
-        parts += _details(f"{name}, by epoch", ("split", "metric", "epoch", "value"), rows)
-    system = (report["system"].get("summary") or {}).items()
-    rows_system = [(key, number(v["mean"]), number(v["max"])) for key, v in system]
-    parts += _details("System", ("signal", "mean", "maximum"), rows_system)
-    return _section("Raw tables", parts)
+    curves = mapping(mapping(report.get("metrics")).get("curves"))
+    parts = _by_epoch("Fused, by epoch", mapping(curves.get("fused")), FUSED_IN_CHARTS)
+    for name, by_split in mapping(curves.get("modalities")).items():
+        parts += _by_epoch(f"{name}, by epoch", mapping(by_split), IN_CHARTS)
+    summary = mapping(mapping(report.get("system")).get("summary")).items()
+    rows = [(str(key), number(v.get("mean")), number(v.get("max"))) for key, v in summary]
+    parts += details("System", table(("signal", "mean", "maximum"), rows) if rows else "")
+    said = (
+        '<p class="note">Columns are separated by tabs; what stands in the table of a chart is not '
+        "repeated. Everything is in the report as JSON: mmtool diagnose --json.</p>"
+    )
+    return section("Raw tables", parts and parts + said)
 
 
-def _details(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    return f"<details><summary>{escape(title)}</summary>{table(head, rows)}</details>"
+def _by_epoch(title: str, by_split: Plain, left_out: tuple[str, ...]) -> str:
+    found = {
+        f"{split} {metric}": points
+        for split, metrics in by_split.items()
+        for metric, points in mapping(metrics).items()
+        if f"{split} {metric}" not in left_out
+    }
+    head, rows = curve_rows(found, "epoch")
+    return details(title, tabbed(head, rows) if rows else "")

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from mmtool.diagnose.finding import Report
 from mmtool.diagnose.report.groups import column_notes, group_table
 from mmtool.text import plural
 
@@ -12,17 +11,16 @@ Plain = Mapping[str, Any]
 _SHOWN = ("mmtool", "torch", "numpy")
 
 
-def render_markdown(report: Report, *, command: str) -> str:
+def render_markdown(report: Plain, *, command: str) -> str:
     """Give the section; `command` writes it anew."""
-    data = report.as_dict()
-    comparison, suite = data["metrics"]["comparison"], data["meta"].get("suite") or {}
+    comparison, suite = report["metrics"]["comparison"], report["meta"].get("suite") or {}
     table = group_table(comparison)
     lines = [f"## {suite.get('name') or 'Comparison'}", ""]
     lines += [suite["about"], ""] if suite.get("about") else []
-    lines += [report.verdict, "", *_rows(table), ""]
+    lines += [report["verdict"], "", *_rows(table), ""]
     lines += [f"- {note}" for note in column_notes(comparison)]
-    lines += [f"- {limit}" for limit in report.limits]
-    lines += ["", *_published(suite), *_origin(data["meta"], suite, command)]
+    lines += [f"- {limit}" for limit in report["limits"]]
+    lines += ["", *_published(suite), *_origin(report["meta"], suite, command)]
     return "\n".join(lines) + "\n"
 
 

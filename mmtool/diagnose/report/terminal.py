@@ -1,106 +1,127 @@
-"""The report as plain text: verdict, why, what to try, one row per modality, where a step goes."""
+"""The report as plain text: no frames and no colour needed, one fact to a line."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-from mmtool.diagnose.finding import Finding, Report
-from mmtool.diagnose.metrics.names import constant_answer, in_words
-from mmtool.diagnose.report.groups import column_notes, group_table
-from mmtool.text import plural
-
-SPARK_BINS = 16
-BAR_CELLS = 10
-MOST_RUNS = 12
-"""More runs than this are shown as groups only."""
-SPARKS = {True: "▁▂▃▄▅▆▇█", False: "_.-=+*%#"}
-BAR = {True: ("█", "·"), False: ("#", ".")}
-ASCII_FOR = str.maketrans({"≥": ">=", "≤": "<=", "±": "+-", "–": "-", "—": "-", "…": "..."})
-COLOURS = {"error": "31", "warn": "33", "info": "36", "bold": "1", "dim": "2"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Style:
-    width: int
-    unicode: bool
-    colour: bool
-
-    def paint(self, text: str, name: str) -> str:
-        return f"\x1b[{COLOURS[name]}m{text}\x1b[0m" if self.colour else text
-
-    def clean(self, text: str) -> str:
-        """Drop control characters, and in ASCII whatever the terminal cannot show."""
-        text = "".join(c for c in text if c.isprintable() or c == "\n")
-        if self.unicode:
-            return text
-        return text.translate(ASCII_FOR).encode("ascii", "replace").decode("ascii")
-
-    def wrap(self, text: str, indent: str = "") -> list[str]:
-        lines: list[str] = []
-        for line in self.clean(text).splitlines():
-            # A command must survive copy and paste, so it is never broken over lines.
-            if line.startswith(("mmtool ", "#")):
-                lines.append(indent + line)
-                continue
-            lines += textwrap.wrap(
-                line, self.width, initial_indent=indent, subsequent_indent=indent
-            ) or [""]
-        return lines
+from mmtool.diagnose.report.comparison_text import comparison_lines
+from mmtool.diagnose.report.modality_table import footer, modality_table, step_line, table_note
+from mmtool.diagnose.report.text_style import TextStyle, aligned
+from mmtool.diagnose.report.views import (
+    Plain,
+    advice_of,
+    conditions,
+    headline,
+    listed,
+    mapping,
+    other_findings,
+    paste_lines,
+    verdict_finding,
+)
 
 
-def render(report: Report, *, width: int = 100, unicode: bool = True, colour: bool = False) -> str:
-    """Give the report as text of at most this width, commands to paste excepted."""
-    style = _Style(max(width, 40), unicode, colour)
+def render(report: Plain, *, width: int = 100, unicode: bool = True, colour: bool = False) -> str:
+    """Give `Report.as_dict()` as text of at most this width, commands to paste excepted."""
+    style = TextStyle(max(width, 40), unicode, colour)
+    metrics = mapping(report.get("metrics"))
     blocks = [
         _verdict(report, style),
-        _findings(report.findings, style),
-        _comparison(report.metrics.get("comparison") or {}, style),
+        finding_lines(other_findings(report), style),
+        comparison_lines(mapping(metrics.get("comparison")), style),
         _modalities(report, style),
-        _steps(report.metrics.get("steps") or {}, style),
-        _footer(report, style),
+        style.wrap(step_line(metrics, style)),
+        [style.paint(line, "dim") for line in style.wrap(footer(report))],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def _verdict(report: Report, style: _Style) -> list[str]:
-    title = style.paint(style.clean(report.run), "dim")
-    return [title, *(style.paint(line, "bold") for line in style.wrap(report.verdict))]
-
-
-def _findings(findings: Sequence[Finding], style: _Style) -> list[str]:
-    lines: list[str] = []
-    given: set[str] = set()
-    if sum(finding.rule == "comparison" for finding in findings) > MOST_RUNS:
-        findings = [finding for finding in findings if finding.rule != "comparison"]
-    for finding in findings:
-        if lines:
-            lines.append("")
-        sure = "" if finding.confidence is None else f"  confidence {finding.confidence:.2f}"
-        head = style.paint(finding.severity.upper().ljust(5), finding.severity)
-        lines.append(f"{head} {finding.rule}{style.paint(sure, 'dim')}")
-        lines += style.wrap(finding.what, "  ")
-        why = _evidence(finding.evidence)
-        if why:
-            lines += [style.paint(line, "dim") for line in style.wrap(f"why: {why}", "  ")]
-        if finding.advice in given:
-            lines.append("  try: as above")
-        elif finding.advice:
-            given.add(finding.advice)
-            lines.append("  try:")
-            lines += style.wrap(finding.advice, "    ")
+def _verdict(report: Plain, style: TextStyle) -> list[str]:
+    verdict = headline(report)
+    lines = [style.paint(style.clean(str(report.get("run"))), "dim")]
+    lines += [line for said in conditions(report) for line in style.wrap(f"note: {said}")]
+    lines += [style.paint(line, "bold") for line in style.wrap(verdict["sentence"])]
+    if verdict.get("code"):
+        lines += style.wrap(f"verdict: {' '.join([verdict['code'], *_modalities_of(verdict)])}")
+    if sure := how_sure(verdict):
+        lines += style.wrap(sure)
+    finding = verdict_finding(report)
+    if finding is not None and (why := evidence_text(mapping(finding.get("evidence")))):
+        lines += style.wrap(f"why: {why}")
+    if verdict.get("code"):
+        lines += advice_lines(advice_of(verdict, finding), style)
     return lines
 
 
-def _evidence(evidence: Mapping[str, Any]) -> str:
+def _modalities_of(verdict: Plain) -> list[str]:
+    return [str(name) for name in listed(verdict.get("modalities"))]
+
+
+def how_sure(verdict: Plain) -> str:
+    """Say how sure the verdict is, what else it could be and since when it holds."""
+    said = []
+    if isinstance(verdict.get("confidence"), int | float):
+        said.append(f"confidence {verdict['confidence']:.2f}")
+    runner = mapping(verdict.get("runner_up"))
+    if runner:
+        sure = runner.get("confidence")
+        beside = f" {sure:.2f}" if isinstance(sure, int | float) else ""
+        named = " ".join([str(runner.get("code")), *_modalities_of(runner)])
+        said.append(f"runner-up {named}{beside}")
+    if verdict.get("since_epoch") is not None:
+        said.append(f"since epoch {verdict['since_epoch']}")
+    return ", ".join(said)
+
+
+def advice_lines(advice: Sequence[Plain], style: TextStyle) -> list[str]:
+    """Give what to try, with the lines to paste on lines of their own."""
+    lines: list[str] = []
+    for entry in advice:
+        needs = "; ".join(map(str, listed(entry.get("preconditions"))))
+        lines += style.wrap(f"try: {entry.get('text') or ''}")
+        lines += style.wrap(f"needs: {needs}", "  ") if needs else []
+        lines += [f"    {style.clean(line)}" for line in paste_lines(entry)]
+    return lines
+
+
+def finding_lines(findings: Sequence[Plain], style: TextStyle) -> list[str]:
+    """Give findings with their evidence and advice."""
+    lines: list[str] = []
+    given: set[str] = set()
+    for finding in findings:
+        if lines:
+            lines.append("")
+        sure = finding.get("confidence")
+        beside = f"  confidence {sure:.2f}" if isinstance(sure, int | float) else ""
+        severity, advice = str(finding.get("severity") or "info"), str(finding.get("advice") or "")
+        head = style.paint(severity.upper().ljust(5), severity)
+        lines.append(f"{head} {style.clean(str(finding['rule']))}{style.paint(beside, 'dim')}")
+        lines += style.wrap(str(finding.get("what") or ""), "  ")
+        why = evidence_text(mapping(finding.get("evidence")))
+        if why:
+            lines += [style.paint(line, "dim") for line in style.wrap(f"why: {why}", "  ")]
+        if advice in given and advice:
+            lines.append("  try: as above")
+        elif advice:
+            given.add(advice)
+            lines.append("  try:")
+            lines += style.wrap(advice, "    ")
+    return lines
+
+
+def evidence_text(evidence: Mapping[str, Any]) -> str:
+    """Give the numbers of a finding, each with its interval."""
     parts = []
     for name, value in evidence.items():
-        if name.endswith("_ci95") or value is None or isinstance(value, Mapping):
+        if name.endswith("_ci95") or value is None:
             continue
         interval = evidence.get(f"{name}_ci95")
+        if isinstance(value, Mapping):
+            if value.get("value") is None:
+                continue
+            low, high = value.get("low"), value.get("high")
+            interval = None if low is None or high is None else [low, high]
+            value = value["value"]
         shown = _number(value)
         if interval:
             shown += f" [{_number(interval[0])}, {_number(interval[1])}]"
@@ -114,163 +135,10 @@ def _number(value: Any) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
-def sparkline(
-    values: Sequence[float], *, unicode: bool, low: float = 0.0, high: float = 1.0
-) -> str:
-    """Give at most sixteen cells whose height follows the values between low and high."""
-    marks = SPARKS[unicode]
-    if not values:
-        return ""
-    num_bins = min(SPARK_BINS, len(values))
-    edges = [round(i * len(values) / num_bins) for i in range(num_bins + 1)]
-    cells = []
-    for start, stop in pairwise(edges):
-        part = values[start:stop]
-        level = (sum(part) / len(part) - low) / ((high - low) or 1)
-        cells.append(marks[min(max(int(level * len(marks)), 0), len(marks) - 1)])
-    return "".join(cells)
-
-
-def bar(share: float, *, unicode: bool, cells: int = BAR_CELLS) -> str:
-    """Give a horizontal bar for a share between 0 and 1."""
-    full, empty = BAR[unicode]
-    share = min(max(share, 0.0), 1.0)
-    filled = round(share * cells) if share > 0.995 else min(round(share * cells), cells - 1)
-    return full * filled + empty * (cells - filled)
-
-
-def _modalities(report: Report, style: _Style) -> list[str]:
-    balance = report.metrics.get("balance") or {}
-    rows = balance.get("modalities") or []
-    if not rows:
+def _modalities(report: Plain, style: TextStyle) -> list[str]:
+    table = modality_table(report, style)
+    if not table:
         return []
-    curves = (report.metrics.get("curves") or {}).get("modalities") or {}
-    head = ["modality", "learning (val)", "probe", "alone", "unimodal", "drop", "reliance"]
-    table = [head]
-    for row in rows:
-        share = _value(row, "share")
-        table.append(
-            [
-                style.clean(row["modality"]),
-                sparkline(_learning(curves.get(row["modality"], {})), unicode=style.unicode),
-                *(_cell(_value(row, key)) for key in ("probe", "alone", "unimodal", "drop")),
-                "-" if share is None else f"{bar(share, unicode=style.unicode)} {share:4.0%}",
-            ]
-        )
-    lines = _fit(table, style.width)
-    fused, metric = balance.get("fused") or {}, balance.get("metric") or "accuracy"
-    note = f"epoch {balance['epoch']}, {plural(int(balance['n']), 'validation sample')}"
-    if balance.get("chance") is not None:
-        note += f", {constant_answer(metric)} {balance['chance']:.2f}"
-    if fused:
-        named = "" if metric == "accuracy" else f" {in_words(metric)}"
-        note += f", fused{named} {fused['value']:.2f} [{fused['low']:.2f}, {fused['high']:.2f}]"
-    notes = [style.paint(line, "dim") for line in style.wrap(note)]
-    return [style.paint(lines[0], "dim"), *lines[1:], *notes]
-
-
-def _learning(curves: Mapping[str, Any]) -> list[float]:
-    val = curves.get("val") or {}
-    return [point[1] for point in val.get("probe") or val.get("acc") or []]
-
-
-def _value(row: Mapping[str, Any], key: str) -> float | None:
-    found = row.get(key)
-    return None if found is None else float(found["value"])
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _fit(table: list[list[str]], width: int) -> list[str]:
-    """Align the columns; where the width is short, drop the least needed ones."""
-    for column in ("drop", "unimodal", "learning (val)", "alone", "probe"):
-        if _table_width(table) <= width:
-            break
-        index = table[0].index(column)
-        table = [row[:index] + row[index + 1 :] for row in table]
-    return _aligned(table)
-
-
-def _table_width(table: list[list[str]]) -> int:
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return sum(widths) + 2 * (len(widths) - 1)
-
-
-def _steps(steps: Mapping[str, Any], style: _Style) -> list[str]:
-    if not steps:
-        return []
-    step = steps["step"]
-    rate = steps.get("samples_per_s")
-    line = f"step {step['mean_ms']:.1f} ms (p50 {step['p50_ms']:.1f}, p95 {step['p95_ms']:.1f})"
-    if rate:
-        line += f", {rate:,.0f} samples/s"
-    parts = [f"{p['name']} {p['share']:.0%}" for p in steps["phases"] if p["share"] >= 0.005]
-    return style.wrap(f"{line}: {', '.join(parts)}" if parts else line)
-
-
-def _comparison(comparison: Mapping[str, Any], style: _Style) -> list[str]:
-    if not comparison:
-        return []
-    lines = [*_grouped(comparison, style), "", *_differing(comparison, style)]
-    if len(comparison["runs"]) <= MOST_RUNS:
-        lines += ["", *_each_run(comparison, style)]
-    return lines
-
-
-def _grouped(comparison: Mapping[str, Any], style: _Style) -> list[str]:
-    table = [[style.clean(cell) for cell in row] for row in group_table(comparison)]
-    kept = {"recipe", "seeds", table[0][4], table[0][5]}
-    least_needed = ["logits by", "time", "step", *reversed(table[0][6:-3]), table[0][3]]
-    for name in (name for name in least_needed if name not in kept):
-        if _table_width(table) <= style.width:
-            break
-        at = table[0].index(name)
-        table = [row[:at] + row[at + 1 :] for row in table]
-    lines = _aligned(table)
-    notes = [line for note in column_notes(comparison) for line in style.wrap(note)]
-    return [style.paint(lines[0], "dim"), *lines[1:], *(style.paint(n, "dim") for n in notes)]
-
-
-def _differing(comparison: Mapping[str, Any], style: _Style) -> list[str]:
-    differing = comparison["differing"]
-    if len(comparison["runs"]) > MOST_RUNS:
-        others = [key for key in differing if not key.startswith("method.")]
-        return style.wrap(f"differs: the method and its options, {', '.join(others)}")
-    told = [f"{key} = {' | '.join(str(v) for v in values)}" for key, values in differing.items()]
-    return style.wrap(f"differs: {'; '.join(told) or 'nothing in the recipe'}")
-
-
-def _each_run(comparison: Mapping[str, Any], style: _Style) -> list[str]:
-    metric = comparison["runs"][0].get("metric") or "accuracy"
-    score = "acc" if metric == "accuracy" else in_words(metric)
-    table = [["run", "seed", f"val {score}", f"test {score}", "step ms", "reliance"]]
-    for row in comparison["runs"]:
-        shares = ", ".join(
-            f"{name} {m['share']:.0%}"
-            for name, m in row["modalities"].items()
-            if m["share"] is not None
-        )
-        seed = "-" if row["seed"] is None else str(row["seed"])
-        step = "-" if row["step_p50_ms"] is None else f"{row['step_p50_ms']:.1f}"
-        cells = [_cell3(row["acc"]), _cell3(row["test_acc"]), step, shares or "-"]
-        table.append([style.clean(row["run"]), seed, *cells])
-    return _aligned(table)
-
-
-def _aligned(table: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table
-    ]
-
-
-def _cell3(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _footer(report: Report, style: _Style) -> list[str]:
-    thresholds = report.meta.get("thresholds") or {}
-    line = f"{report.schema}, rules version {thresholds.get('version', 'unknown')}"
-    return [style.paint(line, "dim")]
+    lines = aligned(table)
+    note = style.wrap(table_note(mapping(report.get("metrics"))))
+    return [style.paint(lines[0], "dim"), *lines[1:], *(style.paint(n, "dim") for n in note)]

@@ -1,69 +1,67 @@
-"""There is not enough in the log for a statement.
+"""There is not enough for a verdict on balance.
 
-Names what is missing (epochs, validation samples, columns, precision of the reliance share) and
-what would supply it. Other rules stay silent about balance in that case: no warning is given on
-numbers that cannot carry it.
+Names what is missing (epochs, validation samples, columns of the log, precision of the reliance
+share) and the command that would supply it. No other verdict is given on numbers that cannot carry
+it; what the rules would have said stands beside it as the runner-up. The precision of the share is
+asked for only where the fused answer is better than a constant one: otherwise that is the finding.
 """
 
 from __future__ import annotations
 
-from mmtool.diagnose.facts import Facts, balance_gaps
-from mmtool.diagnose.finding import Finding
+from mmtool.diagnose.rules import _thresholds as limits
+from mmtool.diagnose.verdict.evidence import Evidence, Gap
 
+CODE = "inconclusive"
 ORDER = 0
-ABOUT_BALANCE = "epoch_modalities."
-SUPPLIED_BY = {
-    "epoch_modalities.flip|shift": "a run of this version of mmtool, which logs one of them after "
-    "every epoch",
-    "epoch_modalities.nll": "a method or model with logits per modality: -s model.unimodal=head",
-    "epochs.acc": "at least one finished epoch",
-    "steps.skipped": "at least one finished step",
-}
-OTHERWISE = "a run of this version of mmtool; several ranks for what concerns ranks"
-NEEDS_RANKS = ("straggler",)
+SEVERITY = "info"
 
 
-def check(facts: Facts) -> list[Finding]:
-    """Say what cannot be judged and why."""
-    found = []
-    several = len(facts.run.modalities) != 1
-    gaps = balance_gaps(facts) if several else []
-    if gaps:
+def applies(evidence: Evidence) -> tuple[str, ...] | None:
+    """Say so when something is lacking."""
+    return () if gaps(evidence) else None
+
+
+def sentence(evidence: Evidence, modalities: tuple[str, ...]) -> str:
+    """Name everything that is lacking."""
+    del modalities
+    return "balance cannot be judged: " + "; ".join(what for what, _ in gaps(evidence))
+
+
+def supplies(evidence: Evidence) -> list[str]:
+    """Give what would supply it."""
+    return [supply for _, supply in gaps(evidence)]
+
+
+def gaps(evidence: Evidence) -> list[Gap]:
+    """Give what is lacking, each with what would supply it."""
+    case = evidence.case
+    found = list(case.lacking)
+    if evidence.get("joint") is None and not found:
         found.append(
-            Finding(
-                rule="inconclusive",
-                severity="info",
-                what="balance cannot be judged: " + "; ".join(what for what, _ in gaps),
-                evidence={
-                    "n": facts.balance.n if facts.balance else 0,
-                    "split": "val",
-                    "epoch": facts.balance.epoch if facts.balance else None,
-                    "num_epochs": facts.balance.num_epochs if facts.balance else 0,
-                    "missing": [what for what, _ in gaps],
-                },
-                advice="needed: " + "; ".join(supply for _, supply in gaps),
+            ("no validation score of the fused answer", "a log with epochs.acc of the split val")
+        )
+    if case.num_epochs < limits.MIN_EPOCHS:
+        found.append(
+            (
+                f"{case.num_epochs} of at least {limits.MIN_EPOCHS} epochs logged",
+                f"-s train.epochs={limits.MIN_EPOCHS} or more, or --resume an interrupted run",
             )
         )
-    found += [_skipped(rule, lacking) for rule, lacking in _unexplained(facts, bool(gaps))]
+    if case.n < limits.MIN_VAL_SAMPLES:
+        found.append(
+            (
+                f"{case.n} of at least {limits.MIN_VAL_SAMPLES} validation samples",
+                "a dataset prepared without --limit, or a split with more validation samples",
+            )
+        )
+    top = evidence.dominant
+    share = evidence.get("share", top) if top else None
+    unsure = share is not None and share.half_width > limits.MAX_SHARE_HALF_WIDTH
+    if unsure and share is not None and evidence.has_signal:
+        found.append(
+            (
+                f"the reliance share is only known to +-{share.half_width:.2f}",
+                "more validation samples; --deep, which permutes more often",
+            )
+        )
     return found
-
-
-def _unexplained(facts: Facts, balance_said: bool) -> list[tuple[str, tuple[str, ...]]]:
-    """Rules that could not run and are not yet covered by the statement about balance."""
-    single = len(facts.run.modalities) == 1
-    return [
-        (rule, lacking)
-        for rule, lacking in facts.skipped.items()
-        if rule not in NEEDS_RANKS
-        and not ((single or balance_said) and all(c.startswith(ABOUT_BALANCE) for c in lacking))
-    ]
-
-
-def _skipped(rule: str, lacking: tuple[str, ...]) -> Finding:
-    return Finding(
-        rule="inconclusive",
-        severity="info",
-        what=f"{rule} was not checked: the log has no {', '.join(lacking)}",
-        evidence={"rule": rule, "missing": list(lacking)},
-        advice="needed: " + "; ".join({SUPPLIED_BY.get(c, OTHERWISE) for c in sorted(lacking)}),
-    )

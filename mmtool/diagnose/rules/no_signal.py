@@ -1,67 +1,49 @@
-"""The fused model is not better than naming the most frequent class.
+"""The fused model is not better than a constant answer.
 
-Fires when the lower end of the validation accuracy's interval does not exceed chance, the majority
-rate of the validation split. With several labels chance is the more frequent answer to each of
-them; in a regression it is the mean of the validation split, whose R^2 is 0. Balancing has no
-meaning before this is solved: either the model memorises, or the fusion cannot express how the
-modalities interact, or inputs and labels are not aligned.
+Said when the lower end of the validation score's interval does not exceed chance: the majority rate
+of the validation split, with several labels the more frequent answer to each of them, in a
+regression the mean, whose R^2 is 0. Balancing has no meaning before this is solved: either nothing
+was learnt, or the training samples were memorised, or the fusion cannot express how the modalities
+interact. Where the training samples are learnt and one encoder alone would do better, the fused
+model was misled instead, which is `harmful`.
 """
 
 from __future__ import annotations
 
-from mmtool.diagnose.facts import Facts
-from mmtool.diagnose.finding import Finding
-from mmtool.diagnose.metrics.names import (
-    constant_answer,
-    constant_answer_key,
-    in_words,
-    score_key,
-)
+from mmtool.diagnose.metrics.names import constant_answer, in_words
 from mmtool.diagnose.rules import _thresholds as limits
-from mmtool.diagnose.rules._advice import recipe_argument
-from mmtool.diagnose.tables import number, rows
+from mmtool.diagnose.rules.harmful import is_misled
+from mmtool.diagnose.verdict.evidence import Evidence
 
-NEEDS = ("epochs.acc",)
-ORDER = 10
-MEMORISED = 0.3
+CODE = "no-signal"
+ORDER = 20
+SEVERITY = "warn"
 
 
-def check(facts: Facts) -> Finding | None:
+def applies(evidence: Evidence) -> tuple[str, ...] | None:
     """Say that the validation score has not risen above that of a constant answer."""
-    balance = facts.balance
-    if balance is None or balance.fused is None or balance.chance is None:
+    if evidence.has_signal or (memorises(evidence) and is_misled(evidence)):
         return None
-    if balance.n < limits.MIN_VAL_SAMPLES or balance.num_epochs < limits.MIN_EPOCHS:
-        return None
-    if balance.fused.low > balance.chance:
-        return None
-    train = next(iter(rows(facts.run.tables.epochs, split="train", epoch=balance.epoch)), {})
-    acc_train = number(train, "acc")
-    memorises = acc_train is not None and acc_train > balance.chance + MEMORISED
-    recipe, score = recipe_argument(facts.run), score_key(balance.metric)
-    advice = (
-        "the training samples are learnt: the model memorises, or the fusion cannot express how "
-        f"the modalities interact. See mmtool list fusion, then:\nmmtool train {recipe} "
-        "-s model.fusion=NAME"
-        if memorises
-        else f"check labels and learning rate first:\nmmtool train {recipe} -s train.lr=1e-3"
+    return ()
+
+
+def memorises(evidence: Evidence) -> bool:
+    """Tell whether the training samples are learnt all the same."""
+    case = evidence.case
+    return case.train_joint is not None and case.train_joint > case.chance + limits.MEMORISED
+
+
+def sentence(evidence: Evidence, modalities: tuple[str, ...]) -> str:
+    """Say how the score compares with a constant answer, and on train."""
+    del modalities
+    case = evidence.case
+    why = (
+        f"; on train it is {case.train_joint:.2f}: the samples are memorised, or the fusion cannot "
+        "express how the modalities interact"
+        if memorises(evidence)
+        else ""
     )
-    return Finding(
-        rule="no-signal",
-        severity="warn",
-        what=(
-            f"validation {in_words(balance.metric)} {balance.fused.value:.2f} is not above "
-            f"{constant_answer(balance.metric)} ({balance.chance:.2f}) "
-            f"after {balance.num_epochs} epochs"
-        ),
-        evidence={
-            "epoch": balance.epoch,
-            "split": balance.split,
-            "n": balance.n,
-            score: balance.fused.value,
-            f"{score}_ci95": [balance.fused.low, balance.fused.high],
-            constant_answer_key(balance.metric): balance.chance,
-            f"{score}_train": acc_train,
-        },
-        advice=advice,
+    return (
+        f"validation {in_words(case.metric)} {evidence.joint.value:.2f} is not above "
+        f"{constant_answer(case.metric)} ({case.chance:.2f}) after {case.num_epochs} epochs{why}"
     )

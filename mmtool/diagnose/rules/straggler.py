@@ -12,6 +12,7 @@ from mmtool.diagnose.finding import Finding
 from mmtool.diagnose.rules import _thresholds as limits
 
 NEEDS = ("steps.ms_step", "steps.ms_sync", "steps.rank")
+IS_OPTIONAL = True
 
 
 def check(facts: Facts) -> Finding | None:
@@ -29,11 +30,14 @@ def check(facts: Facts) -> Finding | None:
             f"ranks wait {late.wait_share:.0%} of a step for it"
         ),
         evidence={
-            "n": facts.steps.num_steps,
+            "n": facts.steps.exchange.num_steps if facts.steps.exchange else 0,
             "rank": late.rank,
             "arrives_last": late.arrives_last,
+            "arrives_last_bound": limits.STRAGGLER_LAST,
             "wait_share": late.wait_share,
+            "wait_share_bound": limits.STRAGGLER_WAIT,
             "num_ranks": facts.steps.num_ranks,
+            "predicted_gain": 1 / max(1 - late.wait_share, 1e-3),
         },
         advice="look for another process on that rank's device, its temperature and its disk:\n"
         "mmtool doctor",

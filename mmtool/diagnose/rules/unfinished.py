@@ -40,5 +40,5 @@ def check(facts: Facts) -> Finding | None:
             "epochs_planned": planned,
             "last_step": status.get("step"),
         },
-        advice=f"mmtool train --resume {run_argument(run)}",
+        advice=f"mmtool train --resume {run_argument(run)}" if run.recipe_text else "",
     )

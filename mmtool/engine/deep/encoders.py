@@ -1,0 +1,65 @@
+"""What can be told of an encoder without any label: is it alive, has it moved, could it move."""
+
+import torch
+from torch import Tensor, nn
+
+from mmtool.engine.evaluate import Encoded
+from mmtool.engine.job import Job
+from mmtool.types import Modality
+
+_MOST_ROWS = 2000
+
+
+def effective_ranks(job: Job, encoded: Encoded) -> dict[Modality, float | None]:
+    """Give exp(entropy of the singular values) of each modality's centred features.
+
+    0 where all are the same, None where they are not finite or nobody has the modality.
+    """
+    return {
+        m: effective_rank(encoded.own[m][encoded.present[:, at]][:_MOST_ROWS])
+        for at, m in enumerate(job.model.modalities)
+    }
+
+
+def effective_rank(features: Tensor) -> float | None:
+    """Give exp(entropy of the singular values) of centred features."""
+    if len(features) == 0 or not bool(torch.isfinite(features).all()):
+        return None
+    exact = features.double()
+    mean = exact.mean(0)
+    values = torch.linalg.svdvals(exact - mean)
+    # What is left of equal features after rounding is no variance.
+    values = values[values > 1e-6 * float(exact.abs().max()) + 1e-30]
+    if not len(values):
+        return 0.0
+    share = values / values.sum()
+    return float((-(share * share.log()).sum()).exp())
+
+
+def update_norms(now: nn.Module, before: nn.Module | None) -> dict[Modality, float | None]:
+    """Give how far the weights of each encoder moved, in units of their norm before."""
+    encoders = dict(now.get_submodule("encoders").named_children())
+    if before is None:
+        return dict.fromkeys(encoders)
+    return {
+        m: _moved(encoder, before.get_submodule(f"encoders.{m}")) for m, encoder in encoders.items()
+    }
+
+
+def _moved(now: nn.Module, before: nn.Module) -> float | None:
+    ours = [p.detach().double() for p in now.parameters()]
+    theirs = [p.detach().double() for p in before.parameters()]
+    norm = sum(float(p.square().sum()) for p in theirs)
+    moved = sum(float((p - q).square().sum()) for p, q in zip(ours, theirs, strict=True))
+    return (moved / norm) ** 0.5 if norm > 0 else None
+
+
+def trainable(job: Job) -> dict[Modality, bool]:
+    """Say of which encoders any weight may change in the run."""
+    # The yardstick of one modality leaves the other encoders as they began, which is no fault.
+    is_yardstick = job.recipe.method.name == "unimodal"
+    only = getattr(job.method.options, "modality", None) if is_yardstick else None
+    return {
+        m: only in (None, m) and any(p.requires_grad for p in job.model.encoders[m].parameters())
+        for m in job.model.modalities
+    }

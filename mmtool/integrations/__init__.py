@@ -1,0 +1,1 @@
+"""Callbacks with which other trainers log a run that `mmtool diagnose` can judge."""

@@ -1,0 +1,1 @@
+"""Logs that mmtool did not write, mapped to the tables of a run."""
