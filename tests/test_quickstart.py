@@ -97,7 +97,7 @@ def test_diagnosis_names_the_voice_as_weak_and_what_would_tell_why(home, first):
 
     verdict = report["metrics"]["verdict"]
     assert (verdict["code"], verdict["modalities"]) == ("inconclusive", ["audio"])
-    assert "while image leads" in verdict["sentence"]
+    assert "held back while image leads" in verdict["sentence"]
     assert report["findings"][0]["evidence"]["share_ci95"][1] < 0.22
     assert any("--deep" in one["command"] for one in verdict["advice"])
 

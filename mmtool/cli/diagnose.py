@@ -166,18 +166,18 @@ def _print_schema(output: Output, others: dict[str, Any]) -> None:
 
 
 def _find(text: str, root: Path) -> Path:
-    """Give a run, or a folder of runs by its path or its name in the folder of all runs."""
-    from mmtool.runlog.foreign.load import kind_of
+    """Give a run, a folder of runs by its path or its name in the folder of all runs, or a log."""
     from mmtool.runlog.rundir import is_run, resolve_run
     from mmtool.runlog.suite import is_folder_of_runs
 
     given = Path(text)
-    # A file and what is neither run nor folder of runs are for the reader to tell apart.
-    if given.is_file() or (given.is_dir() and not is_run(given) and kind_of(given)):
-        return given
-    for folder in (Path(text), root / text):
+    for folder in (given, root / text):
         if is_folder_of_runs(folder):
             return folder
+    is_there = given.exists() or given.is_symlink()
+    if is_there and given.name != "latest" and not is_run(given) and not is_run(root / text):
+        # What another tool wrote; the reader says so if it is nothing of the kind.
+        return given
     return resolve_run(text, root).path
 
 

@@ -16,7 +16,6 @@ from mmtool.cli.report_panel import (
     verdict_panel,
 )
 from mmtool.diagnose.api import diagnose
-from mmtool.diagnose.report.modality_table import footer
 from mmtool.diagnose.report.text_style import TextStyle, sparkline
 from mmtool.diagnose.report.views import Plain, mapping
 from mmtool.diagnose.steady import SteadyVerdict, judgement_of
@@ -38,7 +37,12 @@ class WatchedRun:
         self._verdict = SteadyVerdict()
         self._steps: deque[Plain] = deque(maxlen=NUM_RECENT)
         self._head: Plain = {}
+        self._is_due = True
+        self._next_judgement = 0.0
         self.report: dict[str, Any] | None = None
+        """Of the newest epoch."""
+        self.shown: dict[str, Any] | None = None
+        """Of the newest epoch whose verdict is the one that holds."""
         self.trouble = ""
 
     def is_running(self) -> bool:
@@ -52,16 +56,19 @@ class WatchedRun:
 
     def look(self) -> None:
         """Read what is new; judge again where an epoch was validated."""
-        is_due = self.report is None
         for event in self._tail.read():
             kind = event.get("k")
             if kind == "step":
                 self._steps.append(event)
             elif kind == "head":
                 self._head = event
-            is_due |= kind in ("epoch", "end")
-        if is_due:
+            self._is_due |= kind in ("epoch", "end")
+        if self._is_due and time.monotonic() >= self._next_judgement:
+            self._is_due = False
+            began = time.monotonic()
             self.judge()
+            # Of a long log judging takes seconds: watching takes no more than a fifth of a core.
+            self._next_judgement = time.monotonic() + 4 * (time.monotonic() - began)
 
     def judge(self) -> None:
         """Diagnose the run as it is now."""
@@ -78,6 +85,8 @@ class WatchedRun:
                 self._look_back(before)
             self._verdict.see(epoch, judgement_of(report))
         self.report = report
+        if self._verdict.held in (None, judgement_of(report)) or self.shown is None:
+            self.shown = report
 
     def _look_back(self, epoch: int) -> None:
         """Let the epochs count that went by before anybody watched."""
@@ -165,8 +174,7 @@ def view(watched: list[WatchedRun], style: TextStyle) -> Any:
         parts += [
             Text(style.clean(line), no_wrap=True, overflow="crop") for line in run.lines(style)
         ]
-        if run.report is not None:
-            parts += [verdict_panel(run.report, style), *modalities_view(run.report, style)]
-            parts.append(Text(footer(run.report), style="dim"))
+        if run.shown is not None and run.report is not None:
+            parts += [verdict_panel(run.shown, style), *modalities_view(run.report, style)]
     parts.append(Text("Ctrl-C stops watching; the job goes on", style="dim"))
     return Group(*parts)

@@ -174,7 +174,7 @@ def _open_foreign(real: Path, path: Path) -> Run:
     if real.is_dir() and not any(real.iterdir()):
         what = f"{path} is an empty directory"
     elif real.is_dir():
-        what = f"{path} is a directory, but no run and no log"
+        what = f"{path} is a directory, but not a run and no log of another tool"
     else:
         what = f"{path} is a file, but no log that is known here"
     raise RunDirectoryError(

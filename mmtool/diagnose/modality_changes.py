@@ -2,7 +2,9 @@
 
     d = mean over runs of `other` - mean over runs of `base`,   d +- t sqrt(V_base + V_other)
     V = (s^2 + e^2) / S     s  deviation over the S seeds, or the usual one where S = 1
-                            e  mean standard error of a run's own interval
+                            e  root mean square of the standard errors of the runs' own intervals
+    t of f = (V_base + V_other)^2 / sum over groups with S > 1 of (s^2 / S)^2 / (S - 1) degrees of
+    freedom (Welch and Satterthwaite: only a deviation that was estimated is in doubt)
 
 e counts the validation samples of both groups as different ones although they are the same, so the
 interval is rather too wide. The score of a modality by itself is compared answer by answer instead.
@@ -59,8 +61,13 @@ def _logged(
         return None
     spread = SHARE_SPREAD if question == "reliance" else limits.SEED_SPREAD
     value = _mean(two) - _mean(one)
-    freedom = len(one) + len(two) - 2
-    half = t_point(freedom) * sqrt(_uncertainty(one, spread) + _uncertainty(two, spread))
+    total, doubt = 0.0, 0.0
+    for some in (one, two):
+        seeds, own = _variances(some, spread)
+        total += (seeds + own) / len(some)
+        doubt += (seeds / len(some)) ** 2 / (len(some) - 1) if len(some) > 1 else 0.0
+    freedom = max(int(total**2 / doubt), 1) if doubt > 0 else 0
+    half = t_point(freedom) * sqrt(total)
     return _change(question, value, value - half, value + half) | {
         "before": _mean(one),
         "after": _mean(two),
@@ -71,7 +78,8 @@ def _mean(estimates: Sequence[Plain]) -> float:
     return sum(float(e["value"]) for e in estimates) / len(estimates)
 
 
-def _uncertainty(estimates: Sequence[Plain], spread: float) -> float:
+def _variances(estimates: Sequence[Plain], spread: float) -> tuple[float, float]:
+    """Give the variance over seeds, and that of a single run's estimate."""
     values = [float(e["value"]) for e in estimates]
     seeds = variance(values) if len(values) > 1 else spread**2
     errors = [
@@ -79,8 +87,7 @@ def _uncertainty(estimates: Sequence[Plain], spread: float) -> float:
         for e in estimates
         if e.get("low") is not None and e.get("high") is not None
     ]
-    own = sum(errors) / len(errors) if errors else 0.0
-    return (seeds + own) / len(values)
+    return seeds, sum(errors) / len(errors) if errors else 0.0
 
 
 def _paired(name: str, base: Group, other: Group, answers: Answers) -> dict[str, Any] | None:

@@ -98,6 +98,7 @@ class PhaseClock:
 
         Every loss term begins with the fusion, also where each is differentiated on its own.
         """
+        self._backward = None  # what a pass that ran out of memory left open
         for term in terms.values():
             if term.requires_grad:
                 term.register_hook(partial(self._arrive, "fusion_backward"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,15 @@ class Watched:
         self._fusion = None if fusion is None else module_named(model, fusion)
         self._call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._seen: dict[str, Tensor] = {}
+        self._takers = {m: _Taker(self._seen, m) for m in encoders}
         self._layout: tuple[Part, Part] | None = None
         self._cached: dict[str, list[Tensor]] = {}
         self._labels: list[Tensor] = []
-        self._handles = [
-            module_named(model, path).register_forward_hook(_Taker(self._seen, modality))
-            for modality, path in encoders.items()
-        ]
+        self._handles = []
+        for modality, path in encoders.items():
+            module, taker = module_named(model, path), self._takers[modality]
+            self._handles.append(module.register_forward_pre_hook(taker.begin))
+            self._handles.append(module.register_forward_hook(taker.take))
         if self._fusion is not None:
             hook = self._fusion.register_forward_pre_hook(self._note_call, with_kwargs=True)
             self._handles.append(hook)
@@ -59,9 +62,13 @@ class Watched:
 
     def log_step(self, run: RunLog, labels: Any) -> None:
         """Show the features of the batch that the model has just seen to the probes."""
+        self._learn_layout()
         for modality, features in self.features.items():
             if len(features) == len(labels):
-                run.modality(modality, features=features, labels=labels)
+                # Of a device that runs behind, the host's time would say nothing.
+                is_host = features.device.type == "cpu"
+                ms = {"forward_ms": self._takers[modality].ms} if is_host else {}
+                run.modality(modality, features=features, labels=labels, **ms)
 
     def collect(self, labels: Any) -> None:
         """Keep the features of the evaluated batch that the model has just seen."""
@@ -71,8 +78,7 @@ class Watched:
         found = self.features
         if kept >= MAX_CACHED or len(found) < len(self._names):
             return
-        if self._fusion is not None and self._layout is None:
-            self._layout = self._learn_layout()
+        self._learn_layout()
         self._labels.append(torch.as_tensor(labels).detach().cpu().clone())
         for modality, features in found.items():
             self._cached.setdefault(modality, []).append(features.cpu().clone())
@@ -121,7 +127,10 @@ class Watched:
     def _note_call(self, _: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._call = (args, kwargs)
 
-    def _learn_layout(self) -> tuple[Part, Part]:
+    def _learn_layout(self) -> None:
+        """Find out, at the first pass that is logged, how the fusion is to be asked again."""
+        if self._fusion is None or self._layout is not None:
+            return
         args, kwargs = self._call or ((), {})
         layout = learn(args, self._seen), learn(kwargs, self._seen)
         held = modalities_in(layout[0]) | modalities_in(layout[1])
@@ -132,7 +141,7 @@ class Watched:
                 fix="name encoders whose outputs go straight into the fusion, or give features= "
                 "and fuse= to run.epoch",
             )
-        return layout
+        self._layout = layout
 
 
 def module_named(model: Module, path: str) -> Module:
@@ -164,11 +173,18 @@ def first_tensor(output: Any) -> Tensor:
 
 
 class _Taker:
-    """A forward hook that keeps what an encoder gave."""
+    """Forward hooks that keep what an encoder gave and how long it took."""
 
     def __init__(self, seen: dict[str, Tensor], modality: str) -> None:
         self._seen = seen
         self._modality = modality
+        self._began = 0.0
+        self.ms = 0.0
+        """Of the last pass, on the host."""
 
-    def __call__(self, _: Module, _args: Any, output: Any) -> None:
+    def begin(self, _: Module, _args: Any) -> None:
+        self._began = time.perf_counter()
+
+    def take(self, _: Module, _args: Any, output: Any) -> None:
+        self.ms = (time.perf_counter() - self._began) * 1000
         self._seen[self._modality] = first_tensor(output)

@@ -52,6 +52,15 @@ def test_the_bench_of_a_run_measures_all_its_parts(tmp_path):
     assert found["epoch"]["seconds"] > 0
 
 
+def test_the_bench_of_reading_measures_the_whole_command(tmp_path):
+    found = bench("reading.py", tmp_path, "--steps", "2000", "--repeats", "1")
+
+    assert found["steps"] == 2000
+    assert found["import"]["processor_s"] < found["diagnose"]["processor_s"]
+    assert 20 < found["import"]["memory_mb"] <= found["diagnose"]["memory_mb"]
+    assert found["met"].keys() == found["goals"].keys()
+
+
 def test_the_bench_of_measuring_accounts_for_every_part(tmp_path):
     options = ("--batch-size", "2", "--repeats", "1", "--large-repeats", "1")
     found = bench("measuring.py", tmp_path, *options)

@@ -1,5 +1,6 @@
 """`mmtool diagnose --watch` beside a job that is really being trained."""
 
+import itertools
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mmtool.cli.report_watch import WatchedRun
+from mmtool.diagnose.steady import judgement_of
 from mmtool.runlog.rundir import RunDir, create_run
 from mmtool.runlog.writer import EventWriter
 from mmtool.testing.fakes import FakeModality, write_fake_store
@@ -210,7 +212,6 @@ def test_a_run_is_judged_anew_only_when_an_epoch_was_validated(run, monkeypatch)
     watched = WatchedRun(run.path)
     judged = []
     monkeypatch.setattr(WatchedRun, "judge", lambda _: judged.append(1))
-    watched.report = {"metrics": {}}
     watched.look()
     watched.look()
     assert len(judged) == 1
@@ -219,8 +220,42 @@ def test_a_run_is_judged_anew_only_when_an_epoch_was_validated(run, monkeypatch)
     watched.look()
     assert len(judged) == 1
     write_epochs(run, range(3, 4))
+    monkeypatch.setattr("mmtool.cli.report_watch.time.monotonic", lambda: 1e12)
     watched.look()
     assert len(judged) == 2
+
+
+def test_judging_that_takes_long_is_done_less_often(run, monkeypatch):
+    write_epochs(run, range(3))
+    watched, now, judged = WatchedRun(run.path), [100.0], []
+    monkeypatch.setattr("mmtool.cli.report_watch.time.monotonic", lambda: now[0])
+
+    def judge(_):
+        judged.append(now[0])
+        now[0] += 2.0
+
+    monkeypatch.setattr(WatchedRun, "judge", judge)
+    for second in range(30):
+        write_epochs(run, range(3 + second, 4 + second))
+        watched.look()
+        now[0] += 1.0
+    assert 3 <= len(judged) <= 4
+    assert all(later - earlier >= 10 for earlier, later in itertools.pairwise(judged))
+
+
+def test_the_panel_keeps_a_verdict_until_another_one_lasted(run):
+    write_epochs(run, range(6), audio=0.9)
+    watched = WatchedRun(run.path)
+    watched.judge()
+    held = judgement_of(watched.shown)
+    seen = []
+    for epoch in range(6, 10):
+        write_epochs(run, range(epoch, epoch + 1), audio=0.45)
+        watched.judge()
+        seen.append(judgement_of(watched.shown) == held)
+
+    assert judgement_of(watched.report) != held
+    assert seen == [True, True, False, False]
 
 
 def test_epochs_that_went_by_before_anybody_watched_count(run):

@@ -25,7 +25,7 @@ from mmtool.runlog.writer import EventWriter
 from mmtool.testing.fakes import FakeModality, write_fake_store
 
 SECONDS_PER_SAMPLE = 4e-3
-CHECKPOINT_S = 0.6
+CHECKPOINT_S = 1.5
 LATE_S = 0.04
 TINY_OPERATORS = 1500
 

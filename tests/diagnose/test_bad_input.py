@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from mmtool.cli.app import app
 from mmtool.diagnose.api import diagnose
 from mmtool.diagnose.finding import Report
 from mmtool.diagnose.load import open_run
@@ -327,6 +329,27 @@ def test_a_line_without_an_end_is_passed_over_without_being_kept(tmp_path, monke
 
     assert [event["k"] for event in found.events] == ["event", "end"]
     assert "2 lines that are not events" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("empty", "is an empty directory"),
+        ("notes.txt", "is a file, but no log"),
+        ("circle", "a link that leads nowhere"),
+        ("gone", "there is no run 'gone'"),
+    ],
+)
+def test_the_command_says_what_a_path_is_and_ends_with_2(tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "circle").symlink_to("circle")
+    done = CliRunner().invoke(app, ["diagnose", name])
+
+    assert done.exit_code == 2
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
 
 
 def test_a_foreign_folder_and_a_run_are_compared_only_if_both_can_be(plant, tmp_path):

@@ -68,15 +68,25 @@ def test_a_modality_that_only_one_of_the_groups_has_is_left_out() -> None:
     assert "audio" not in changes([report(0.5, 0.5), other], 1)
 
 
-def test_no_change_is_found_in_nineteen_of_twenty_pairs_of_equal_groups() -> None:
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 1), (2, 2), (3, 3), (5, 3)])
+def test_no_change_is_found_in_nineteen_of_twenty_pairs_of_equal_groups(
+    before: int, after: int
+) -> None:
     rng = np.random.default_rng(5)
     found = []
-    for _ in range(200):
-        shares, probes = rng.normal(0.4, 0.04, 6), rng.normal(0.6, 0.012, 6)
+    for _ in range(300):
+        shares = rng.normal(0.4, 0.05, before + after)
+        probes = rng.normal(0.6, 0.01, before + after)
         reports = [report(s, p, half=0.01) for s, p in zip(shares, probes, strict=True)]
-        row = changes(reports, 3)["audio"]
+        row = changes(reports, before)["audio"]
         found += [row[q]["wording"] != "no change detected" for q in row]
-    assert np.mean(found) < 0.07
+    assert np.mean(found) < 0.08
+
+
+def test_a_large_change_is_found_although_only_one_group_has_two_seeds() -> None:
+    found = changes([report(0.18, 0.6), report(0.20, 0.61), report(0.55, 0.9)], 2)["audio"]
+    assert found["reliance"]["wording"] == "rose"
+    assert found["informativeness"]["wording"] == "improved"
 
 
 def with_answers(run: Path, right: dict[str, float]) -> Path:

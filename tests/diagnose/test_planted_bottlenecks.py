@@ -72,8 +72,9 @@ def test_many_tiny_operators_are_launch_bound(tmp_path, root):
 
 
 def test_a_disk_that_holds_training_up_is_a_stall(tmp_path, root):
+    small = planted.SMALL
     with planted.slow_disk():
-        recipe = planted.recipe(checkpoint_every_steps=10)
+        recipe = planted.recipe(audio=small, image=small, epochs=1, checkpoint_every_steps=10)
         found, _ = judged(trained(tmp_path, root, recipe))
 
     finding = found["stall"]

@@ -212,6 +212,27 @@ def test_a_frozen_encoder_has_no_backward_pass(device, clock):
     assert set(features) == {"audio", "image"}
 
 
+def test_a_backward_pass_that_was_given_up_is_not_counted_into_the_next_one(device, clock):
+    with clock.step():
+        features, losses = pass_through(clock, device, ("fused",))
+        features["image"].register_hook(out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            losses["fused"].backward()
+        device.launch(500.0, host_ms=500.0)
+        _, losses = pass_through(clock, device, ("fused",))
+        losses["fused"].backward()
+        clock.end_backward()
+    (step,) = clock.read()
+
+    assert step["backward_ms.image"] == pytest.approx(11)
+    assert step["backward_ms.audio"] == pytest.approx(3)
+    assert step["fusion_backward"] < 10
+
+
+def out_of_memory(gradient):
+    raise torch.OutOfMemoryError("planted")
+
+
 def test_operators_are_those_that_leave_a_node():
     weight = torch.ones(3, requires_grad=True)
     loss = (weight * 2).exp().sum()

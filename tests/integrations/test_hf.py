@@ -94,7 +94,7 @@ def test_a_training_with_the_trainer_is_logged_up_to_a_verdict(tmp_path):
     assert tables.events["what"].tolist() == ["checkpoint"] * 3
     assert tables.end["status"] == "done"
     assert not any(m._forward_hooks for m in trainer.model.modules())
-    assert "cannot be judged" not in diagnose([tmp_path / "mine"]).verdict
+    assert diagnose([tmp_path / "mine"]).findings[0].rule.startswith("balanced")
 
 
 def test_the_evaluated_accuracy_is_the_trainers(tmp_path):

@@ -130,3 +130,33 @@ def test_tokens_and_places_are_averaged_to_one_vector():
     assert pooled(torch.zeros(2, 7, 5)).shape == (2, 5)
     assert pooled(torch.zeros(2, 5, 3, 3)).shape == (2, 5)
     assert pooled(torch.zeros(2, 5)).shape == (2, 5)
+
+
+def test_a_probe_steps_as_autograd_and_adam_would():
+    random = torch.Generator().manual_seed(0)
+    rows = torch.randn(64, 5, generator=random, dtype=torch.float32)
+    labels = torch.randint(0, 3, (64,), generator=random)
+    reference = nn.Linear(5, 3)
+    nn.init.zeros_(reference.weight)
+    nn.init.zeros_(reference.bias)
+    optimizer = torch.optim.Adam(reference.parameters(), 5e-3)
+    probes = Probes(3)
+    scaled = (rows - rows.mean(0)) / (rows.var(0, correction=0) * (1 + 1e-5)).sqrt()
+    for _ in range(20):
+        said = probes.train("a", rows, labels)
+        loss = nn.functional.cross_entropy(reference(scaled), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert float(said["nll"]) == pytest.approx(loss.item(), abs=1e-4)
+
+
+def test_a_probe_outlives_a_batch_that_is_not_finite():
+    probes = Probes(2)
+    probes.train("a", torch.full((4, 3), float("nan")), torch.tensor([0, 1, 0, 1]))
+    random = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        labels = torch.randint(0, 2, (64,), generator=random)
+        rows = torch.randn(64, 3, generator=random) + 4 * labels[:, None]
+        probes.train("a", rows, labels)
+    assert probes.judge({"a": rows}, labels)["a"]["probe"] > 0.9

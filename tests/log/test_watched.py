@@ -75,8 +75,9 @@ def test_a_fusion_of_something_else_is_refused_with_the_way_out():
     audio, video, label = small_problem(20)
     model(audio, video)
 
-    with pytest.raises(RequestError, match="not made of the encoders' outputs") as caught:
-        watched.collect(label)
+    for log in (watched.collect, lambda label: watched.log_step(None, label)):
+        with pytest.raises(RequestError, match="not made of the encoders' outputs") as caught:
+            log(label)
     assert "fuse=" in caught.value.fix
 
 
@@ -118,7 +119,8 @@ def test_a_wrapped_model_is_logged_up_to_flip_rates_and_probes(tmp_path):
     assert len(val) == 6
     assert val["flip"].iloc[-1] > 0.2
     assert val["probe"].iloc[-1] > 0.7
-    assert not any(module._forward_hooks for module in model.modules())
+    assert (tables.step_modalities["forward_ms"] > 0).all()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def test_without_a_fusion_there_are_probes_and_no_flip_rates(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from mmtool.testing.planted.advised import STARVED_CELLS, advice_table, try_advice
 from mmtool.testing.planted.grid import (
+    ADVICE_SEEDS,
     RANDOM_REPORTING_SEEDS,
     REPORTING_SEEDS,
     SMALL,
@@ -48,14 +49,15 @@ def test_the_whole_grid_is_right_and_raises_no_false_alarm(runs, capsys):
     compared = [compare_random(seed, runs / "random") for seed in RANDOM_REPORTING_SEEDS]
     trials = [
         trial
-        for cell, seed in in_turns(STARVED_CELLS, REPORTING_SEEDS[:3])
+        for cell, seed in in_turns(STARVED_CELLS, ADVICE_SEEDS)
         for trial in try_advice(cell, seed, runs / "advice")
     ]
     extra = {
         "Randomly drawn problems": random_table(compared),
         "Doing what was advised": advice_table(trials),
     }
-    text = whole_text(judged, how_made("python -m pytest -m planted", seeds), extra)
+    about = how_made("python -m pytest -m planted", seeds, len(judged), len(judged))
+    text = whole_text(judged, about, extra)
     RESULTS.write_text(text, encoding="utf-8")
     with capsys.disabled():
         sys.stdout.write(text)
@@ -64,3 +66,13 @@ def test_the_whole_grid_is_right_and_raises_no_false_alarm(runs, capsys):
     assert alarms.count == 0, text
     assert right.count >= LEAST_RIGHT * right.total, text
     assert sum(c.agrees for c in compared) >= LEAST_AGREEING * len(compared), text
+    assert {t.cell for t in trials} == set(STARVED_CELLS), "some starved problem got no advice"
+    for cell in STARVED_CELLS:
+        of_cell = [t for t in trials if t.cell == cell]
+        assert mean_gain(of_cell, "probe") > 0, text
+        assert mean_gain(of_cell, "fused") >= 0, text
+
+
+def mean_gain(trials, name):
+    gains = [getattr(t.after, name) - getattr(t.before, name) for t in trials]
+    return sum(gains) / len(gains)

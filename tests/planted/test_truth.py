@@ -99,7 +99,7 @@ def test_a_mark_is_right_in_train_and_in_three_of_ten_validation_samples():
     assert agrees[problem.train].all()
     assert agrees[problem.val].mean() == pytest.approx(0.3 + 0.7 / 8, abs=0.03)
     assert alone("shortcut_ood", "video") > alone("shortcut_ood", "audio") + 0.2
-    assert alone("shortcut_ood", "video") > together("shortcut_ood") + 0.02
+    assert alone("shortcut_ood", "video") > together("shortcut_ood"), "the mark does harm"
 
 
 def test_the_mark_of_the_fair_shortcut_is_right_everywhere():

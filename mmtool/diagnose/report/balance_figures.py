@@ -120,8 +120,9 @@ def answer_figures(metrics: Plain) -> list[Figure]:
             {name: {key: mark(v) for key, v in row.items()} for name, row in answers.items()},
             reference=None if chance is None else (constant_answer(metric), float(chance)),
         ),
-        f"Reliance is a share of {moves}; the others are {scores}, beside {constant_answer(metric)}"
-        ". An informative modality with little reliance is held back. Whiskers are 95 % intervals.",
+        f"Reliance is a share of {moves} or of Shapley values; the others are {scores}, beside "
+        f"{constant_answer(metric)}. An informative modality with little reliance is held back. "
+        "Whiskers are 95 % intervals.",
         ("modality", "question", "value and 95 % interval", "n", "obtained by"),
         tuple(
             (name, key, interval(v), str(v.get("n") or "-"), str(v.get("source") or "-"))

@@ -12,6 +12,7 @@ from mmtool.diagnose.report.figure import Figure, interval, number, table
 from mmtool.diagnose.report.heat_map import MOST_ROWS, heat_map
 from mmtool.diagnose.report.views import Plain, estimate, listed, mapping
 
+MOST_TABLE_ROWS = 200
 HOW = ("missing", "noise", "blank", "swapped")
 
 
@@ -25,34 +26,35 @@ def class_figures(metrics: Plain) -> list[Figure]:
 
 
 def _owners(rows: Sequence[Any], kind: str) -> Figure:
+    """Draw the least even classes or groups, and give many more of them in the table."""
     rows = [row for row in rows if isinstance(row, dict) and mapping(row.get("share"))]
     columns = list(dict.fromkeys(str(m) for row in rows for m in row["share"]))
-    shares = [
-        (str(row.get(kind)), {m: _value(row["share"].get(m)) for m in columns}) for row in rows
-    ]
-    owned = {str(row.get(kind)): row.get("owned_by") for row in rows}
-    most_uneven = sorted(range(len(shares)), key=lambda i: -_spread(shares[i][1]))[:MOST_ROWS]
-    drawn = [shares[i] for i in sorted(most_uneven)]
-    left_out = len(shares) - len(drawn)
+    shares = [{m: _value(row["share"].get(m)) for m in columns} for row in rows]
+    uneven = sorted(range(len(rows)), key=lambda i: -_spread(shares[i]))
+    in_chart, in_table = sorted(uneven[:MOST_ROWS]), sorted(uneven[:MOST_TABLE_ROWS])
     caption = f"Share of the decision by {kind}; a frame marks the modality that owns the {kind}."
-    if left_out:
-        plural = "classes" if kind == "class" else "groups"
-        caption += f" The {left_out} most even {plural} are in the table only."
+    plural = "classes" if kind == "class" else "groups"
+    if len(rows) > MOST_ROWS:
+        caption += f" Drawn are the {MOST_ROWS} least even of {len(rows)} {plural}."
+    if len(rows) > MOST_TABLE_ROWS:
+        caption += f" The table has {MOST_TABLE_ROWS}, the report as JSON all of them."
     return Figure(
         f"by_{kind}",
-        heat_map(f"Reliance by {kind}", drawn, columns, owned=owned),
+        heat_map(
+            f"Reliance by {kind}",
+            [(str(rows[i].get(kind)), shares[i]) for i in in_chart],
+            columns,
+            owned={str(row.get(kind)): row.get("owned_by") for row in rows},
+        ),
         caption,
         (kind, "n", *columns, "owned by"),
-        tuple(
-            (
-                str(row.get(kind)),
-                number(row.get("n")),
-                *(interval(estimate(row["share"].get(m)), 2) for m in columns),
-                str(row.get("owned_by") or "-"),
-            )
-            for row in rows
-        ),
+        tuple(_row(rows[i], kind, columns) for i in in_table),
     )
+
+
+def _row(row: Plain, kind: str, columns: Sequence[str]) -> tuple[str, ...]:
+    shares = (interval(estimate(row["share"].get(m)), 2) for m in columns)
+    return (str(row.get(kind)), number(row.get("n")), *shares, str(row.get("owned_by") or "-"))
 
 
 def _value(found: Any) -> float | None:

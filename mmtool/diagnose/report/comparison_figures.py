@@ -7,13 +7,17 @@ from typing import Any
 from mmtool.diagnose.metrics.intervals import Interval, estimated, wilson
 from mmtool.diagnose.metrics.names import in_words
 from mmtool.diagnose.report.bar_charts import Bar, bars
+from mmtool.diagnose.report.curve_chart import Line, line_chart
 from mmtool.diagnose.report.dot_charts import Change, forest_plot
-from mmtool.diagnose.report.figure import Figure, figures_html, section, table
+from mmtool.diagnose.report.figure import Figure, curve_rows, figures_html, section, table
 from mmtool.diagnose.report.groups import column_notes, group_table, judged_split
 from mmtool.diagnose.report.svg import safe
 from mmtool.diagnose.report.views import Plain, listed, mapping
 
-MOST_BARS = 30
+MOST_CURVES = 6
+MANY = 12
+"""More changes or runs than this are thinned out in charts; their tables keep all."""
+NO_CHANGE = "no change detected"
 _KEYS = {"val": "acc", "test": "test"}
 _SPLITS = {"val": "validation", "test": "test"}
 ABOUT = {
@@ -24,10 +28,52 @@ ABOUT = {
 }
 
 
-def score_figures(comparison: Plain) -> list[Figure]:
-    """Give the changes of the fused score as a forest plot, and the score of every run."""
+def score_figures(metrics: Plain) -> list[Figure]:
+    """Give the changes of the fused score, how it was learnt, and the score of every run."""
+    comparison = mapping(metrics.get("comparison"))
     split = judged_split(listed(comparison.get("groups")))
-    return [_forest(comparison, split), _runs(comparison)]
+    return [_forest(comparison, split), _learning(metrics), _runs(comparison)]
+
+
+def _learning(metrics: Plain) -> Figure:
+    """Draw the mean over the seeds of each recipe, as far as all its runs went."""
+    comparison = mapping(metrics.get("comparison"))
+    score, groups = in_words(_metric(comparison)), listed(comparison.get("groups"))
+    fused = {
+        str(r.get("run")): mapping(mapping(r.get("curves")).get("fused")) for r in _runs_of(metrics)
+    }
+    lines = []
+    for index, group in enumerate(groups):
+        curves = [
+            {
+                int(epoch): float(value)
+                for epoch, value in mapping(fused[run].get("val")).get("acc") or ()
+            }
+            for run in map(str, listed(group.get("runs")))
+            if run in fused
+        ]
+        epochs = sorted(set.intersection(*map(set, curves))) if curves else []
+        points = [(float(e), sum(c[e] for c in curves) / len(curves)) for e in epochs]
+        lines.append(Line(str(group["label"]), points, index, index))
+    shown = lines if len(lines) <= MOST_CURVES else []
+    head, rows = curve_rows({line.label: line.points for line in lines}, "epoch")
+    return Figure(
+        "learning_by_recipe",
+        line_chart(
+            f"Validation {score} by epoch",
+            shown,
+            x_label="epoch",
+            y_label=score,
+            y_range=(0.0, 1.0),
+        ),
+        "Mean over the seeds of each recipe.",
+        head,
+        rows,
+    )
+
+
+def _runs_of(metrics: Plain) -> list[Plain]:
+    return [run for run in listed(metrics.get("runs")) if isinstance(run, dict)]
 
 
 def _forest(comparison: Plain, split: str) -> Figure:
@@ -72,16 +118,14 @@ def _metric(comparison: Plain) -> str:
 def _runs(comparison: Plain) -> Figure:
     score = in_words(_metric(comparison))
     known = [row for row in listed(comparison.get("runs")) if row.get("acc") is not None]
-    found = [(row["run"], _interval(row)) for row in known[:MOST_BARS]]
-    more = len(known) - len(found)
+    found = [(row["run"], _interval(row)) for row in known]
     return Figure(
         "runs",
         bars(
             f"Final validation {score} by run",
-            [Bar(name, i.value, i.low, i.high, 0) for name, i in found],
+            [Bar(n, i.value, i.low, i.high, 0) for n, i in found] if len(found) <= MANY else [],
         ),
-        f"Final validation {score}; the interval is of the samples, not of seeds."
-        + (f" {more} more runs are in the table below." if more > 0 else ""),
+        f"Final validation {score}; the interval is of the samples, not of seeds.",
         ("run", f"validation {score}", "from", "to"),
         tuple((name, *(f"{v:.3f}" for v in (i.value, i.low, i.high))) for name, i in found),
     )
@@ -93,28 +137,33 @@ def _interval(row: Plain) -> Interval:
 
 
 def modality_figures(comparison: Plain) -> list[Figure]:
-    """Give what changed about each modality, a forest plot for each of the three questions."""
-    figures = []
-    for question, title in ABOUT.items():
-        drawn = [
-            _change(f"{c['group']}: {name}", found)
-            for c in listed(comparison.get("changes"))
-            for name, row in mapping(c.get("modalities")).items()
-            if (found := mapping(row).get(question))
-        ]
-        better, worse = ("more", "less") if question == "reliance" else ("better", "worse")
-        figures.append(
-            Figure(
-                f"changes_{question.replace(chr(32), chr(95))}",
-                forest_plot(f"{title}: change by modality", drawn, better=better, worse=worse),
-                f"{title}, against {comparison.get('baseline')}"
-                + (", with 95 % intervals; neither more nor less is better by itself."
-                   if question == "reliance" else ", with 95 % intervals."),
-                ("recipe and modality", "difference", "from", "to", "in words"),
-                tuple(_cells(change) for change in drawn),
-            )
-        )  # fmt: skip
-    return figures
+    """Give what changed about each modality, a forest plot for each of the questions."""
+    return [_question(comparison, question, title) for question, title in ABOUT.items()]
+
+
+def _question(comparison: Plain, question: str, title: str) -> Figure:
+    found = [
+        _change(f"{c['group']}: {name}", one)
+        for c in listed(comparison.get("changes"))
+        for name, row in mapping(c.get("modalities")).items()
+        if (one := mapping(mapping(row).get(question)))
+    ]
+    drawn = found
+    if len(found) > MANY:
+        drawn = [change for change in found if change.wording != NO_CHANGE]
+    better, worse = ("more", "less") if question == "reliance" else ("better", "worse")
+    caption = f"{title}, against {comparison.get('baseline')}, with 95 % intervals."
+    if question == "reliance":
+        caption += " Neither more nor less is better by itself."
+    if len(drawn) < len(found):
+        caption += f" {len(found) - len(drawn)} without a detected change are in the table only."
+    return Figure(
+        f"changes_{question.replace(' ', '_')}",
+        forest_plot(f"{title}: change by modality", drawn, better=better, worse=worse),
+        caption,
+        ("recipe and modality", "difference", "from", "to", "in words"),
+        tuple(_cells(change) for change in found),
+    )
 
 
 def _change(label: str, found: Plain) -> Change:
@@ -122,14 +171,15 @@ def _change(label: str, found: Plain) -> Change:
     return Change(label, found["difference"], low, high, found["wording"])
 
 
-def comparison_html(comparison: Plain) -> str:
+def comparison_html(metrics: Plain) -> str:
     """Give every section of a comparison."""
+    comparison = mapping(metrics.get("comparison"))
     if not comparison:
         return ""
     head, *rows = group_table(comparison)
     notes = "".join(f'<p class="note">{safe(note)}</p>' for note in column_notes(comparison))
     return (
-        section("Comparison", table(head, rows), notes, figures_html(score_figures(comparison)))
+        section("Comparison", table(head, rows), notes, figures_html(score_figures(metrics)))
         + section("Verdicts before and after", _verdicts(comparison))
         + section("What changed about each modality", figures_html(modality_figures(comparison)))
         + section("What differs in the recipe", _differing(comparison))
@@ -146,10 +196,10 @@ def _verdicts(comparison: Plain) -> str:
             rows.append((str(group["label"]), str(group["num_seeds"]), told))
     if not rows:
         return ""
+    changes = [c for c in listed(comparison.get("changes")) if c.get("verdict_change")]
     said = "".join(
         f"<p>{safe(c['group'])}: {safe(c['verdict_change'])}</p>"
-        for c in listed(comparison.get("changes"))
-        if c.get("verdict_change")
+        for c in (changes if len(changes) <= MANY else [])
     )
     return said + table(("recipe", "seeds", "verdicts (runs)"), rows)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from mmtool.diagnose.metrics.names import in_words
 from mmtool.diagnose.report.groups import column_notes, group_table
 from mmtool.diagnose.report.text_style import TextStyle, aligned, fitted
 from mmtool.diagnose.report.views import Plain, listed, mapping
 
+FEW = 6
+"""Changes of more recipes than this are counted rather than told one by one."""
 MOST_RUNS = 12
 """More runs than this are shown as groups only."""
 
@@ -43,8 +48,11 @@ def _differing(comparison: Plain, style: TextStyle) -> list[str]:
 
 def _modalities(comparison: Plain, style: TextStyle) -> list[str]:
     """Say which modality changed, and how the verdicts did; what did not change is not told."""
+    changes = listed(comparison.get("changes"))
+    if len(changes) > FEW:
+        return _counted(changes, style)
     lines: list[str] = []
-    for change in listed(comparison.get("changes"))[:MOST_RUNS]:
+    for change in changes:
         told = [
             f"{name} {question} {found['wording']} ({found['difference']:+.3f}, 95 % interval "
             f"{found['ci95'][0]:+.3f} to {found['ci95'][1]:+.3f})"
@@ -57,6 +65,24 @@ def _modalities(comparison: Plain, style: TextStyle) -> list[str]:
         if told:
             lines += style.wrap(f"{change['group']}: {'; '.join(told)}")
     return ["", *lines] if lines else []
+
+
+def _counted(changes: Sequence[Plain], style: TextStyle) -> list[str]:
+    """Count in how many recipes a modality changed, a row for each question about it."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for change in changes:
+        for name, row in mapping(change.get("modalities")).items():
+            for question, found in row.items():
+                counts.setdefault((str(name), question), Counter())[found["wording"]] += 1
+    if not counts:
+        return []
+    table = [["modality", "question", "more or better", "less or worse", "no change detected"]]
+    for (name, question), found in counts.items():
+        up, down = found["rose"] + found["improved"], found["fell"] + found["regressed"]
+        told = [str(up), str(down), str(found["no change detected"])]
+        table.append([style.clean(name), question, *told])
+    lines = aligned(table)
+    return ["", style.paint(lines[0], "dim"), *lines[1:]]
 
 
 def _each_run(comparison: Plain, style: TextStyle) -> list[str]:

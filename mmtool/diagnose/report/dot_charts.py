@@ -20,6 +20,7 @@ MARKS = (
     '<path d="M0 -7L7 6H-7Z" class="f1 mark"/>',
     '<circle r="6.5" class="f2 mark"/>',
     '<path d="M-5 -5L5 5M-5 5L5 -5" class="cross"/>',
+    '<path d="M0 -8L7 0L0 8L-7 0Z" class="f4 mark"/>',
 )
 
 
@@ -109,7 +110,7 @@ def forest_plot(
     span = WIDTH - left - right
     bottom = top + row * len(changes)
     reach = max(max(abs(c.low), abs(c.high), abs(c.value)) for c in changes) or 0.01
-    step = nice_step(reach, 2)
+    step = nice_step(reach, 4)
     reach = -(-reach * 1.02 // step) * step
 
     def at(value: float) -> float:

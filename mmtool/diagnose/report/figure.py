@@ -40,10 +40,11 @@ def figures_html(figures: Iterable[Figure]) -> str:
     return f'<div class="figures">{shown}</div>' if shown else ""
 
 
-def section(title: str, *content: str) -> str:
-    """Give a section with its title, or nothing without content."""
+def section(title: str, *content: str, is_folded: bool = False) -> str:
+    """Give a section with its title, or nothing without content; a folded one is not printed."""
     joined = "".join(content)
-    return f"<section><h2>{safe(title)}</h2>{joined}</section>" if joined else ""
+    kind = ' class="folded"' if is_folded else ""
+    return f"<section{kind}><h2>{safe(title)}</h2>{joined}</section>" if joined else ""
 
 
 def details(title: str, content: str) -> str:

@@ -29,11 +29,13 @@ from mmtool.diagnose.report.svg import safe
 from mmtool.diagnose.report.system_figures import (
     cost_figures,
     cost_notes,
+    pauses_table,
     step_figures,
+    step_notes,
     timeline_figures,
 )
 from mmtool.diagnose.report.verdict_html import conditions_html, findings_html, verdict_html
-from mmtool.diagnose.report.views import Plain, listed, mapping
+from mmtool.diagnose.report.views import Plain, capital, listed, mapping
 
 IN_CHARTS = ("val share", "val probe", "val nll", "train nll")
 """Curves of a modality that the tables of charts hold in full."""
@@ -57,7 +59,7 @@ def render_html(report: Plain) -> str:
             "Verdict and evidence",
             conditions_html(report) + verdict_html(report) + findings_html(report),
         ),
-        comparison_html(mapping(metrics.get("comparison"))),
+        comparison_html(metrics),
         *_run_sections(metrics, mapping(report.get("system"))),
         _limits(report),
         _recipe(meta),
@@ -78,7 +80,7 @@ def all_figures(report: Plain) -> list[Figure]:
     """Give every chart of the page that has something to show, in its order."""
     metrics, system = mapping(report.get("metrics")), mapping(report.get("system"))
     comparison = mapping(metrics.get("comparison"))
-    compared = [*score_figures(comparison), *modality_figures(comparison)] if comparison else []
+    compared = [*score_figures(metrics), *modality_figures(comparison)] if comparison else []
     figures = [
         *compared,
         *learning_figures(metrics),
@@ -93,16 +95,25 @@ def all_figures(report: Plain) -> list[Figure]:
 
 
 def _run_sections(metrics: Plain, system: Plain) -> list[str]:
-    notes = "".join(f"<p>{safe(note)}</p>" for note in cost_notes(metrics))
+    step_said, cost_said = _notes(step_notes(metrics)), _notes(cost_notes(metrics))
+    pauses = details("Longest pauses", pauses_table(metrics))
     return [
         section("Learning curves", figures_html(learning_figures(metrics))),
         section("Reliance, availability, informativeness", figures_html(answer_figures(metrics))),
         section("Classes and groups", figures_html(class_figures(metrics))),
         section("Bias and robustness", figures_html(bias_figures(metrics)), bias_tables(metrics)),
-        section("Where a step goes", figures_html(step_figures(metrics))),
+        section("Where a step goes", figures_html(step_figures(metrics)), step_said, pauses),
         section("GPU and host over time", figures_html(timeline_figures(system))),
-        section("Energy and cost by modality", figures_html(cost_figures(metrics)), notes),
+        section(
+            "Energy and cost by modality",
+            figures_html(cost_figures(metrics)),
+            cost_said,
+        ),
     ]
+
+
+def _notes(said: list[str]) -> str:
+    return "".join(f'<p class="note">{safe(capital(note))}</p>' for note in said)
 
 
 def _facts(meta: Plain) -> str:
@@ -139,6 +150,7 @@ def _recipe(meta: Plain) -> str:
         "Recipe and environment",
         details("Recipe, as resolved", recipe),
         details("Environment", environment),
+        is_folded=True,
     )
 
 
@@ -154,7 +166,7 @@ def _raw(report: Plain) -> str:
         '<p class="note">Columns are separated by tabs; what stands in the table of a chart is not '
         "repeated. Everything is in the report as JSON: mmtool diagnose --json.</p>"
     )
-    return section("Raw tables", parts and parts + said)
+    return section("Raw tables", parts and parts + said, is_folded=True)
 
 
 def _by_epoch(title: str, by_split: Plain, left_out: tuple[str, ...]) -> str:

@@ -21,7 +21,7 @@ from mmtool.diagnose.report.schema_words import (
 CODES = (
     "balanced", "balanced-redundant", "balanced-complementary", "under-trained", "neglected",
     "low-information", "uninformative", "dead-encoder", "overfit", "harmful", "synergy",
-    "class-specific", "no-signal", "cause-unknown", "inconclusive", "one-modality",
+    "class-specific", "no-signal", "cause-unknown", "held-back", "inconclusive", "one-modality",
 )  # fmt: skip
 
 

@@ -9,6 +9,10 @@ from mmtool.diagnose.metrics.names import constant_answer, in_words
 from mmtool.diagnose.report.svg import shorten
 from mmtool.diagnose.report.text_style import Table, TextStyle, bar, fitted, sparkline
 from mmtool.diagnose.report.views import (
+    AVAILABILITY,
+    HEADROOM,
+    INFORMATIVENESS,
+    RELIANCE,
     SOLO,
     Plain,
     answer_rows,
@@ -19,8 +23,8 @@ from mmtool.diagnose.report.views import (
 from mmtool.text import plural
 
 LEAST_NEEDED = (
-    "J", "unimodal", "learnt by", "drop", "ms/step", "learning (val)", "gap", "solo", "alone",
-    "probe",
+    "J", "unimodal", "learnt by", "drop", "ms/step", "learning (val)", "gap", "solo",
+    "headroom", "alone", "probe",
 )  # fmt: skip
 MAX_NAME = 20
 
@@ -32,8 +36,8 @@ def modality_table(report: Plain, style: TextStyle, gap: int = 2) -> Table:
     if not answers:
         return []
     curves = mapping(mapping(metrics.get("curves")).get("modalities"))
-    head = ["modality", "learning (val)", "probe", "alone", "solo", "gap", "unimodal", "drop",
-            "ms/step", "J", "learnt by", "reliance"]  # fmt: skip
+    head = ["modality", "learning (val)", "probe", "alone", "headroom", "solo", "gap", "unimodal",
+            "drop", "ms/step", "J", "learnt by", "reliance"]  # fmt: skip
     table = [head]
     for name, row in answers.items():
         old = mapping(balance.get(name))
@@ -41,8 +45,9 @@ def modality_table(report: Plain, style: TextStyle, gap: int = 2) -> Table:
             [
                 style.clean(shorten(name, MAX_NAME)),
                 sparkline(_learning(mapping(curves.get(name))), unicode=style.unicode),
-                _cell(row.get("informativeness")),
-                _cell(row.get("availability")),
+                _cell(row.get(INFORMATIVENESS)),
+                _cell(row.get(AVAILABILITY)),
+                _cell(row.get(HEADROOM)),
                 _cell(row.get(SOLO)),
                 _gap(row, old),
                 _cell(estimate(old.get("unimodal"))),
@@ -50,7 +55,7 @@ def modality_table(report: Plain, style: TextStyle, gap: int = 2) -> Table:
                 _encoder_ms(metrics, name),
                 _joules(metrics, name),
                 _plateau(metrics, name),
-                _reliance(row.get("reliance"), style),
+                _reliance(row.get(RELIANCE), style),
             ]
         )
     return fitted(_known_columns(table), style.width, LEAST_NEEDED, gap)
@@ -78,8 +83,8 @@ def _gap(row: Plain, old: Plain) -> str:
     known = estimate(old.get("gap"))
     if known is not None:
         return f"{known['value']:+.2f}"
-    solo, probe = row.get(SOLO), row.get("informativeness")
-    return f"{solo['value'] - probe['value']:+.2f}" if solo and probe else "-"
+    reach, probe = row.get(SOLO) or row.get(HEADROOM), row.get(INFORMATIVENESS)
+    return f"{reach['value'] - probe['value']:+.2f}" if reach and probe else "-"
 
 
 def _reliance(found: Mapping[str, Any] | None, style: TextStyle) -> str:
@@ -156,6 +161,7 @@ def footer(report: Plain) -> str:
         parts.append(f"seed {meta['seed']}")
     groups = mapping(mapping(report.get("metrics")).get("comparison")).get("groups") or ()
     if groups:
-        parts.append(f"seeds {', '.join(str(group['num_seeds']) for group in groups)}")
+        seeds = sorted({int(group["num_seeds"]) for group in groups})
+        parts.append(f"{' to '.join(map(str, {seeds[0]: 1, seeds[-1]: 1}))} seeds per recipe")
     parts += [str(report.get("schema")), f"rules version {thresholds.get('version', 'unknown')}"]
     return ", ".join(parts)

@@ -81,7 +81,7 @@ th,td{text-align:left;padding:3px 14px 3px 0;border-bottom:1px solid var(--rule)
 vertical-align:top}
 td,th{white-space:nowrap}td.long{white-space:normal;min-width:30ch;overflow-wrap:anywhere}
 th{color:var(--soft);font-weight:600}
-.scroll{overflow-x:auto;max-height:24rem;overflow-y:auto}
+.scroll{overflow-x:auto}details .scroll{max-height:24rem;overflow-y:auto}
 .evidence{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(250px,100%),1fr));
 gap:2px 22px;margin:6px 0;font-size:.88rem;font-variant-numeric:tabular-nums}
 .evidence div{border-bottom:1px solid var(--rule);padding:2px 0;overflow-wrap:anywhere}
@@ -98,9 +98,10 @@ figure{margin:10px 0;min-width:0;max-width:640px;break-inside:avoid}
 .verdict .sentence{font-size:1.1rem}
 .chart text{font-size:17px}.chart text.axis{font-size:15.5px}}
 @media print{body{max-width:none;padding:0;font-size:10.5pt}
-.scroll,.tabbed{max-height:none;overflow:visible}
+details .scroll,.tabbed{max-height:none;overflow:visible}
 .figures{grid-template-columns:repeat(2,minmax(0,1fr));gap:6px 18px}
-.chart text{font-size:14px}details:not([open]){display:none}
+.chart text{font-size:17px}.chart text.axis{font-size:15.5px}
+details:not([open]),.folded{display:none}
 section{break-inside:auto}}
 """
 )

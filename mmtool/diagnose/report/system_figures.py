@@ -7,15 +7,18 @@ from typing import Any
 
 from mmtool.diagnose.report.bar_charts import Bar, bars, stacked_bar
 from mmtool.diagnose.report.curve_chart import Line, line_chart
-from mmtool.diagnose.report.figure import Figure, curve_rows, number
+from mmtool.diagnose.report.figure import Figure, curve_rows, number, table
 from mmtool.diagnose.report.svg import binned
 from mmtool.diagnose.report.views import Plain, listed, mapping
 
 SIGNALS = {
     "GPU busy, %": ("gpu", "_util"),
+    "SM activity, %": ("gpu", "_sm"),
+    "tensor activity, %": ("gpu", "_tensor"),
     "GPU memory, MB": ("gpu", "_mem_mb"),
     "GPU power, W": ("gpu", "_power_w"),
     "CPU, % of one core": ("cpu_percent", ""),
+    "waiting for a processor, % of the time": ("psi_cpu", ""),
     "process memory, MB": ("rss_mb", ""),
 }
 TIMELINE_POINTS = 120
@@ -82,7 +85,12 @@ def _encoders(where: Plain) -> Figure:
         "Time of each modality's encoder in a step.",
         ("modality", "forward ms", "backward ms", "share of the step"),
         tuple(
-            (m, number(v.get("forward_ms")), number(v.get("backward_ms")), _percent(v.get("share")))
+            (
+                m,
+                number(v.get("forward_ms")),
+                number(v.get("backward_ms")),
+                _percent(v.get("share_of_step", v.get("share"))),
+            )
             for m, v in found.items()
         ),
     )
@@ -141,6 +149,11 @@ def cost_figures(metrics: Plain) -> list[Figure]:
     ]
 
 
+PLATEAU_KEYS = (
+    "epoch", "share_of_run", "wasted_share", "hours", "gpu_hours", "joules", "how", "note",
+)  # fmt: skip
+
+
 def _plateau(plateau: Plain) -> Figure:
     found = {str(m): mapping(v) for m, v in plateau.items() if isinstance(v, dict)}
     drawn = [
@@ -152,13 +165,12 @@ def _plateau(plateau: Plain) -> Figure:
         "after_plateau",
         bars("Part of the cost spent after a modality had stopped improving", drawn),
         "What freezing an encoder at its plateau could save at most, if its features stay good.",
-        ("modality", "plateau at epoch", "share of the run", "wasted share", "GPU hours", "joules",
-         "obtained by"),
+        ("modality", "plateau at epoch", "share of the run", "wasted share", "hours", "GPU hours",
+         "joules", "obtained by", "note"),
         tuple(
             (
                 name,
-                *(number(v.get(k)) or "unknown" for k in
-                  ("epoch", "share_of_run", "wasted_share", "gpu_hours", "joules", "how")),
+                *(number(v.get(key)) or "unknown" for key in PLATEAU_KEYS),
             )
             for name, v in found.items()
         ),
@@ -177,16 +189,28 @@ def _energy(name: str, title: str, parts: Plain) -> Figure:
     )
 
 
+def step_notes(metrics: Plain) -> list[str]:
+    """Say what is not known about where a step goes."""
+    where = mapping(metrics.get("where"))
+    note = where.get("encoders_note")
+    return [str(note)] if note else []
+
+
+def pauses_table(metrics: Plain) -> str:
+    """Give the longest pauses between steps, nothing where there are none."""
+    pauses = [p for p in listed(mapping(metrics.get("where")).get("pauses")) if isinstance(p, dict)]
+    rows = [[number(p.get(key)) for key in ("step", "ms", "cause")] for p in pauses]
+    return table(("after step", "ms", "cause"), rows) if rows else ""
+
+
 def cost_notes(metrics: Plain) -> list[str]:
     """Say what is known of energy as a whole and of the cost of the measurements themselves."""
     said = []
     if "energy" in metrics:
         total = mapping(metrics.get("energy")).get("total_j")
-        said.append(
-            "Energy is unknown: nothing here measures it."
-            if total is None
-            else f"{number(float(total))} J in all."
-        )
+        why = mapping(metrics.get("energy")).get("why") or "nothing here measures it"
+        kilojoules = "" if total is None else f"{float(total) / 1000:,.1f} kJ in all."
+        said.append(kilojoules or f"Energy is unknown: {why}.")
     share = mapping(metrics.get("overhead")).get("share")
     if isinstance(share, int | float):
         said.append(f"The measurements themselves took {share:.2%} of the run.")

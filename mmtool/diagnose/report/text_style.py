@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ ASCII_FOR = str.maketrans(
     {"≥": ">=", "≤": "<=", "±": "+-", "–": "-", "—": "-", "…": "...", "·": "-", "²": "^2"}
 )
 COLOURS = {"error": "31", "warn": "33", "info": "36", "bold": "1", "dim": "2"}
+_PASTED = re.compile(r"mmtool |python |#|\[|from [\w.]+ import |import \w+$|[\w.]+ = |[\w.]+\(")
+"""How commands and lines of a recipe or of Python begin, and sentences do not."""
 Table = list[list[str]]
 
 
@@ -53,7 +56,7 @@ class TextStyle:
 
 def is_command(line: str) -> bool:
     """Tell whether a line of advice is there to be pasted."""
-    return line.startswith(("mmtool ", "#", "["))
+    return _PASTED.match(line) is not None
 
 
 def cells(text: str) -> int:

@@ -5,15 +5,12 @@ A report may lack any metric, and an older one keeps what a newer one calls answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 Plain: TypeAlias = Mapping[str, Any]
-QUESTIONS = {
-    "reliance": ("reliance", "share"),
-    "availability": ("availability", "alone"),
-    "informativeness": ("informativeness", "probe"),
-}
+RELIANCE, AVAILABILITY, INFORMATIVENESS = "reliance", "availability", "informativeness"
+HEADROOM = "headroom"
 SOLO = "trained alone"
 CONDITIONS = {
     "unfinished": "Every statement is about what was logged so far.",
@@ -49,20 +46,31 @@ def balance_rows(metrics: Plain) -> dict[str, Plain]:
 
 
 def answer_rows(metrics: Plain) -> dict[str, dict[str, dict[str, Any]]]:
-    """Give, by modality, the three answers and the run alone; what is not known is left out."""
+    """Give, by modality, the three answers and what it could reach; the unknown is left out.
+
+    Reliance is the share of the decision, informativeness what a probe of the encoder reaches.
+    """
     answers, balance = mapping(metrics.get("answers")), balance_rows(metrics)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name in dict.fromkeys([*answers, *balance]):
         new, old = mapping(answers.get(name)), mapping(balance.get(name))
-        row = {
-            question: known
-            for question, (key, old_key) in QUESTIONS.items()
-            if (known := estimate(new.get(key)) or estimate(old.get(old_key)))
+        reliance = mapping(new.get(RELIANCE))
+        informative = mapping(new.get(INFORMATIVENESS))
+        known = {
+            RELIANCE: (reliance.get("share"), reliance, old.get("share")),
+            AVAILABILITY: (new.get(AVAILABILITY), old.get("alone")),
+            INFORMATIVENESS: (informative.get("probe"), old.get("probe"), informative),
+            HEADROOM: (informative.get("headroom"),),
+            SOLO: (informative.get("solo"), old.get("reference")),
         }
-        solo = estimate(mapping(new.get("informativeness")).get("solo"))
-        solo = solo or estimate(old.get("reference"))
-        found[str(name)] = row | ({SOLO: solo} if solo else {})
+        found[str(name)] = {
+            question: one for question, ways in known.items() if (one := _any(ways))
+        }
     return found
+
+
+def _any(ways: Iterable[Any]) -> dict[str, Any] | None:
+    return next((one for way in ways if (one := estimate(way)) is not None), None)
 
 
 def headline(report: Plain) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Which modality decides depends on the class.
 
 None dominates over all samples, but each of two modalities owns at least a quarter of the classes:
-within the class, more than 0.72 of the Shapley values under permutation are its. Classes of fewer
-than 30 validation samples do not count. Methods that hold modalities to one pace may take from
-either what only it knows.
+within the class, more than 0.72 of the Shapley values under permutation are its, and what it
+reaches alone (probe, headroom or solo run) is more than 0.20 above what any other reaches. Classes
+that both know but one decides are prediction bias, which the report lists by class, and not this.
+Classes of fewer than 30 validation samples do not count. Methods that hold modalities to one pace
+may take from either what only it knows.
 """
 
 from __future__ import annotations

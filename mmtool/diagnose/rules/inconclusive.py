@@ -36,6 +36,9 @@ def gaps(evidence: Evidence) -> list[Gap]:
     """Give what is lacking, each with what would supply it."""
     case = evidence.case
     found = list(case.lacking)
+    if found and not case.num_epochs:
+        # Of rows that are not there, neither their number nor their precision is worth a word.
+        return found
     if evidence.get("joint") is None and not found:
         found.append(
             ("no validation score of the fused answer", "a log with epochs.acc of the split val")

@@ -189,7 +189,7 @@ def _patch(run: Run, settings: Sequence[tuple[str, str]]) -> str:
     """Give the same settings as a recipe that extends the run's own."""
     if not settings:
         return ""
-    lines = [f'extends = "{(run.path / "resolved.toml").name}"']
+    lines = [f"# in {run_argument(run)}", 'extends = "resolved.toml"']
     sections: dict[str, list[str]] = {}
     for key, value in settings:
         section, _, name = key.partition(".")

@@ -206,17 +206,42 @@ def _classes(
         return {}, None
     names, counts = np.unique(labels, return_counts=True)
     shares: dict[int, Floats] = {}
+    owners = []
     for name in names[counts >= limits.MIN_CLASS_SAMPLES]:
         rows = np.flatnonzero(labels == name)
         phi = drawn.means(per_sample[:, rows].T, rows)
         known = np.where(np.isfinite(phi), phi, phi[:1])
         if np.isfinite(known).all():
-            shares[int(name)] = shares_of(known, 0.5 / len(rows))
-    if not shares:
-        return {}, None
-    stacked = np.stack(list(shares.values()), axis=1)  # [1 + resample, class, modality]
-    best = stacked.argmax(axis=2)
-    return shares, np.where(stacked.max(axis=2) > limits.CLASS_OWNED_SHARE, best, -1)
+            shares[int(name)] = found = shares_of(known, 0.5 / len(rows))
+            is_owned = found.max(axis=1) > limits.CLASS_OWNED_SHARE
+            owner = found.argmax(axis=1)
+            is_owned &= _knows_best(removals, drawn, rows, owner)
+            owners.append(np.where(is_owned, owner, -1))
+    return shares, np.stack(owners, axis=1) if owners else None
+
+
+def _knows_best(
+    removals: Removals, drawn: Resamples, rows: NDArray[np.intp], owner: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Tell on every resample whether the owner alone reaches more than any other within a class.
+
+    Where that was not measured for all of them, its share alone counts.
+    """
+    potential = []
+    for m in removals.modalities:
+        sources = [removals.score(f"{source}/{m}") for source in ("probe", *BY_REFERENCE)]
+        known = [
+            drawn.means(scores[rows, None], rows)[:, 0] for scores in sources if scores is not None
+        ]
+        if not known:
+            return np.ones(len(owner), dtype=bool)
+        potential.append(np.nan_to_num(np.maximum.reduce(known)))
+    reached = np.stack(potential, axis=1)  # [1 + resample, modality]
+    every = np.arange(len(owner))
+    own = reached[every, owner]
+    others = reached.copy()
+    others[every, owner] = -np.inf
+    return own - others.max(axis=1) > limits.CLASS_KNOWN_GAP  # type: ignore[no-any-return]
 
 
 def _mean(drawn: Resamples, values: Floats, source: str = "") -> Quantity | None:

@@ -78,5 +78,9 @@ def _is_enough(earlier: DeepRecord, checkpoint: Path, asked: Asked, *, solo: boo
         and head.get("dataset_hash") == facts["dataset_hash"]
         and before.get("samples") == asked.samples
         and (bool(before.get("headroom")) or not asked.headroom)
-        and (not solo or set(earlier.modalities) <= set(head.get("solo", {})))
+        and (not solo or len(earlier.modalities) == 1 or _has_all_solo(earlier))
     )
+
+
+def _has_all_solo(earlier: DeepRecord) -> bool:
+    return set(earlier.modalities) <= set(earlier.head.get("solo", {}))

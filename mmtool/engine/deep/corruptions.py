@@ -88,8 +88,9 @@ def corrupt(job: Job, encoded: Encoded, judge: Judge) -> dict[str, np.ndarray]:
     predict = Predictor(job)
     for at, modality in enumerate(job.model.modalities):
         has = encoded.present[:, at]
+        loader = job.loader if job.model.is_exchanging else _loader_of(job, modality)
         for name in ("noise", "blank", "swapped"):
-            features, known = _spoilt(job, encoded, modality, name)
+            features, known = _spoilt(job, loader, encoded, modality, name)
             logits = predict(features, encoded.present)
             marks = masked(judge.marks(logits, names="right gain answer"), has & known)
             found |= {f"{name}/{modality}.{key}": host(value) for key, value in marks.items()}
@@ -97,12 +98,12 @@ def corrupt(job: Job, encoded: Encoded, judge: Judge) -> dict[str, np.ndarray]:
 
 
 def _spoilt(
-    job: Job, encoded: Encoded, modality: Modality, name: str
+    job: Job, loader: Loader, encoded: Encoded, modality: Modality, name: str
 ) -> tuple[Mapping[Modality, Tensor], Tensor]:
     """Give the features with one input spoilt, and of which samples it was."""
     features = {m: f.clone() for m, f in encoded.features.items() if _hears(job, m, modality)}
     known = torch.zeros(len(encoded.index), dtype=torch.bool, device=encoded.index.device)
-    for batch, places in _batches(job, encoded, modality):
+    for batch, places in _batches(job, loader, encoded):
         position = batch.modalities.index(modality)
         members = batch.present[:, position].nonzero().squeeze(1)
         if not len(members) or (name == "swapped" and len(members) < 2):
@@ -150,7 +151,7 @@ def spoilt_batch(job: Job, batch: Batch, modality: Modality, members: Tensor, na
     return replace(batch, inputs={**batch.inputs, modality: values})
 
 
-def _batches(job: Job, encoded: Encoded, modality: Modality) -> Iterator[tuple[Batch, Tensor]]:
+def _batches(job: Job, loader: Loader, encoded: Encoded) -> Iterator[tuple[Batch, Tensor]]:
     """Give the samples in batches of a random order, and their places among the encoded ones.
 
     Neighbours in the store may be alike; who swaps inputs must not be.
@@ -161,7 +162,6 @@ def _batches(job: Job, encoded: Encoded, modality: Modality) -> Iterator[tuple[B
     size = max(job.recipe.train.batch_size, _LEAST_BATCH)
     pieces = [order[part] for part in split_evenly(len(rows), -(-len(rows) // size))]
     shares = (Share(step, len(piece), (Visits(rows[piece]),)) for step, piece in enumerate(pieces))
-    loader = job.loader if job.model.is_exchanging else _loader_of(job, modality)
     with closing(loader.run(shares, epoch=None)) as loaded:
         for piece, share in zip(pieces, loaded, strict=True):
             yield share.batches[0], torch.from_numpy(piece).to(encoded.index.device)

@@ -1,5 +1,7 @@
 """What can be told of an encoder without any label: is it alive, has it moved, could it move."""
 
+from math import isfinite
+
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +53,7 @@ def _moved(now: nn.Module, before: nn.Module) -> float | None:
     theirs = [p.detach().double() for p in before.parameters()]
     norm = sum(float(p.square().sum()) for p in theirs)
     moved = sum(float((p - q).square().sum()) for p, q in zip(ours, theirs, strict=True))
-    return (moved / norm) ** 0.5 if norm > 0 else None
+    return (moved / norm) ** 0.5 if norm > 0 and isfinite(moved) else None
 
 
 def trainable(job: Job) -> dict[Modality, bool]:

@@ -1,7 +1,8 @@
 """What an encoder still learns when it is trained alone: the trained one, for a third of the run.
 
 The recipe of one modality alone goes through the same training step; it differs from the run only
-in where the encoder begins and how long it is trained. The run's own model is not touched.
+in where the encoder begins and how long it is trained, along the same curve of learning rates. The
+run's own model is not touched.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from mmtool.store.remote import is_url
 from mmtool.types import Modality
 
 SHARE = 3
-"""The run's epochs are divided by this."""
+"""The run's epochs, and those of its schedule, are divided by this."""
 
 
 def epochs_of(recipe: Recipe) -> int:
@@ -57,13 +58,17 @@ def _recipe(job: Job, modality: Modality) -> Recipe:
     recipe = single_process(alone(job.recipe, modality))
     store = job.dataset.store
     place = store.location if is_url(store.location) else str(Path(store.location).resolve())
-    config = recipe.train.model_copy(
-        update={"epochs": epochs_of(job.recipe), "select": "last", "checkpoint": "gathered"}
-    )
+    config = recipe.train
+    shorter = {
+        "epochs": epochs_of(job.recipe),
+        "warmup_epochs": config.warmup_epochs / SHARE,
+        "step_epochs": max(1, round(config.step_epochs / SHARE)),
+    }
+    kept = {"select": "last", "checkpoint": "gathered"}
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update={"dataset": place}),
-            "train": config,
+            "train": config.model_copy(update={**shorter, **kept}),
             "log": recipe.log.model_copy(update={"probes": False}),
         }
     )

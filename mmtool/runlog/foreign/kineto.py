@@ -26,7 +26,7 @@ CHUNK = 2**20
 _EVENTS_START = re.compile(r'"traceEvents"\s*:\s*\[')
 _RANK = re.compile(r'"rank"\s*:\s*(\d+)')
 _RANK_IN_NAME = re.compile(r"rank[-_]?(\d+)")
-_DEVICE_CATS = {"kernel": 0, "gpu_memcpy": 1, "gpu_memset": 2}
+_DEVICE_CATS = {"kernel": 0, "gpu_memcpy": 1, "memcpy": 1, "gpu_memset": 2, "memset": 2}
 _RUNTIME_CATS = frozenset({"cuda_runtime", "cuda_driver", "hip_runtime", "runtime"})
 _ANNOTATION_CATS = frozenset({"user_annotation", "gpu_user_annotation"})
 _COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
@@ -43,8 +43,8 @@ def read_traces(files: list[Path]) -> RunTables:
     for place, file in enumerate(files):
         builder = _Builder()
         with _opened(file) as stream:
-            prefix = builder.read(stream, file, warnings)
-        rank = _RANK.search(prefix) or _RANK_IN_NAME.search(file.name)
+            around = builder.read(stream, file, warnings)
+        rank = _RANK.search(around) or _RANK_IN_NAME.search(file.name)
         known = int(rank[1]) if rank else place
         taken = {events.rank for events in found}
         found.append(builder.events(place if known in taken else known))
@@ -65,7 +65,7 @@ class _Builder:
     device: array[float] = field(default_factory=lambda: array("d"))
     """ts, dur, class, device, correlation and again."""
     launches: array[float] = field(default_factory=lambda: array("d"))
-    """ts, thread, correlation and again."""
+    """ts, correlation and again."""
     waits: array[float] = field(default_factory=lambda: array("d"))
     """ts, dur, thread and again."""
     annotations: list[Annotation] = field(default_factory=list)
@@ -77,10 +77,10 @@ class _Builder:
     num_events: int = 0
 
     def read(self, stream: IO[str], file: Path, warnings: list[str]) -> str:
-        """Read a trace to its end, or to where it was cut off; give the text before its events."""
-        prefix: list[str] = []
+        """Read a trace to its end, or to where it was cut off; give what stands around its list."""
+        around: list[str] = []
         try:
-            for event in _events(stream, prefix):
+            for event in _events(stream, around):
                 if isinstance(event, dict) and event.get("ph") == "X":
                     self._add(event)
         except (ValueError, EOFError, gzip.BadGzipFile, OSError) as error:
@@ -93,12 +93,12 @@ class _Builder:
                     why="a trace has a list of events, traceEvents",
                 ) from error
             warnings.append(f"{file.name} was cut off after {self.num_events} events ({error})")
-        return "".join(prefix)
+        return "".join(around)
 
     def events(self, rank: int) -> TraceEvents:
         """Give what was kept as arrays, in microseconds."""
         device = np.array(self.device).reshape(-1, 5)
-        launches = np.array(self.launches).reshape(-1, 3)
+        launches = np.array(self.launches).reshape(-1, 2)
         waits = np.array(self.waits).reshape(-1, 3)
         scale = 1e-3 if (self.origin or 0.0) > _NANOSECONDS_FROM else 1.0
         base = self.first if self.num_events else 0.0
@@ -130,19 +130,13 @@ class _Builder:
             number = _whole(args.get("device", event.get("pid")))
             self.device.extend((ts, duration, kind, number, _whole(args.get("correlation"))))
         elif cat in _RUNTIME_CATS:
-            self._add_runtime(name, ts, duration, self._thread(event), args)
+            if _WAITS.match(name):
+                self.waits.extend((ts, duration, self._thread(event)))
+            if (correlation := _whole(args.get("correlation"))) >= 0:
+                self.launches.extend((ts, correlation))
         elif cat in _ANNOTATION_CATS and len(self.annotations) < _MAX_ANNOTATIONS:
             is_device = cat.startswith("gpu")
             self.annotations.append(Annotation(name, ts, duration, self._thread(event), is_device))
-
-    def _add_runtime(
-        self, name: str, ts: float, duration: float, thread: int, args: dict[str, Any]
-    ) -> None:
-        if _WAITS.match(name):
-            self.waits.extend((ts, duration, thread))
-        correlation = _whole(args.get("correlation"))
-        if correlation >= 0:
-            self.launches.extend((ts, thread, correlation))
 
     def _thread(self, event: dict[str, Any]) -> int:
         key = (event.get("pid"), event.get("tid"))
@@ -157,15 +151,16 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) and abs(value) < 2**53 else -1
 
 
-def _events(stream: IO[str], prefix: list[str]) -> Iterator[Any]:
+def _events(stream: IO[str], around: list[str]) -> Iterator[Any]:
     """Give the members of the list of events, reading no more than a chunk ahead."""
-    text, at = _skip_to_events(stream, prefix)
+    text, at = _skip_to_events(stream, around)
     decode = json.JSONDecoder(parse_constant=lambda _: None).raw_decode
     is_done = False
     while True:
         while at < len(text) and text[at] in " \t\r\n,":
             at += 1
         if at < len(text) and text[at] == "]":
+            around.append((text[at:] + stream.read(CHUNK))[:CHUNK])
             return
         try:
             event, end = decode(text, at)
@@ -182,7 +177,7 @@ def _events(stream: IO[str], prefix: list[str]) -> Iterator[Any]:
             text, at = text[at:], 0
 
 
-def _skip_to_events(stream: IO[str], prefix: list[str]) -> tuple[str, int]:
+def _skip_to_events(stream: IO[str], around: list[str]) -> tuple[str, int]:
     """Find where the list begins: of the key traceEvents wherever it stands, or the whole file."""
     text = stream.read(CHUNK)
     if text.lstrip()[:1] == "[":
@@ -190,7 +185,7 @@ def _skip_to_events(stream: IO[str], prefix: list[str]) -> tuple[str, int]:
     while True:
         found = _EVENTS_START.search(text)
         if found is not None:
-            prefix.append(text[: found.start()])
+            around.append(text[: found.start()])
             return text, found.end()
         more = stream.read(CHUNK)
         if not more:

@@ -58,7 +58,7 @@ class TraceEvents:
     device: NDArray[np.float64]
     """[event, (start, duration, class, device, correlation)]"""
     launches: NDArray[np.float64]
-    """[call, (start, thread, correlation)]"""
+    """[call, (start, correlation)]"""
     waits: NDArray[np.float64]
     """[call, (start, duration, thread)] of host calls that wait for the device."""
     annotations: list[Annotation]
@@ -209,24 +209,24 @@ def _annotations(events: TraceEvents) -> list[dict[str, Any]]:
 
 
 def _device_time_by_launch(events: TraceEvents) -> NDArray[np.float64] | None:
-    """Give [call, (start, thread, time on the device)] by start; None without a device."""
+    """Give [call, (start, time on the device)] by start; None without a device."""
     known = events.device[events.device[:, 4] >= 0]
     if not len(known) or not len(events.launches):
         return None
     order = np.argsort(known[:, 4], kind="stable")
     ids, durations = known[order, 4], known[order, 1]
     sums = np.concatenate([[0.0], np.cumsum(durations)])
-    wanted = events.launches[:, 2]
+    wanted = events.launches[:, 1]
     low, high = np.searchsorted(ids, wanted), np.searchsorted(ids, wanted, side="right")
-    found = np.column_stack([events.launches[:, :2], sums[high] - sums[low]])
+    found = np.column_stack([events.launches[:, 0], sums[high] - sums[low]])
     return found[np.argsort(found[:, 0], kind="stable")]
 
 
 def _launched_within(calls: NDArray[np.float64], annotation: Annotation) -> float:
+    """Sum over every thread: a backward pass launches from one that the annotation is not on."""
     end = annotation.start + annotation.duration
     low, high = np.searchsorted(calls[:, 0], [annotation.start, end])
-    part = calls[low:high]
-    return float(part[part[:, 1] == annotation.thread, 2].sum())
+    return float(calls[low:high, 1].sum())
 
 
 def _step_rows(ranks: Sequence[TraceEvents]) -> list[dict[str, Any]]:

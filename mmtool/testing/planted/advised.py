@@ -65,7 +65,7 @@ def try_advice(cell: Cell, seed: int, folder: Path, *, most: int = 1) -> list[Tr
     problem, setup = cell.make(seed), Setup(cell.encoder, cell.fusion, seed)
     starved = sorted(problem.truth.modalities)
     folder.mkdir(parents=True, exist_ok=True)
-    run = folder / run_name(problem, setup)
+    run = folder / run_name(problem.name, setup)
     if not (run / "deep" / "val.npz").is_file():
         deepen(train_problem(problem, folder, setup))
     verdict = diagnose([run]).metrics["verdict"]
@@ -75,18 +75,18 @@ def try_advice(cell: Cell, seed: int, folder: Path, *, most: int = 1) -> list[Tr
     advised = [one for one in verdict["advice"] if one["recipe_patch"] and one["method"]][:most]
     trials = []
     for place, one in enumerate(advised):
-        after = scores(_apply(one, run, place), starved)
+        after = scores(_apply(one, run), starved)
         patch = _in_one_line(one["recipe_patch"])
         trials.append(Trial(cell, seed, place, one["method"], patch, before, after))
     return trials
 
 
-def _apply(advice: Mapping[str, Any], run: Path, place: int) -> Path:
+def _apply(advice: Mapping[str, Any], run: Path) -> Path:
     """Train the advised recipe, which extends that of the run, and measure it."""
-    target = run.with_name(f"{run.name}-advised{place}")
+    target = run.with_name(f"{run.name}-{advice['method']}")
     if (target / "deep" / "val.npz").is_file():
         return target
-    patch = run / f"advised{place}.toml"
+    patch = run / f"{advice['method']}.toml"
     patch.write_text(advice["recipe_patch"], encoding="utf-8")
     request = TrainRequest(
         load_recipe(str(patch), [_LAST]),

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmtool.runlog.deep import deep_path
 from mmtool.testing.planted.conditions import CONDITIONS
 from mmtool.testing.planted.problem import Problem, Sizes
 from mmtool.testing.planted.recipe import FusionKind, Setup
-from mmtool.testing.planted.runner import Judged, judge, measured_run
+from mmtool.testing.planted.runner import Judged, judge, measured_run, run_name
 from mmtool.testing.planted.scenarios import SCENARIOS, Generator
 from mmtool.testing.planted.store import EncoderKind
 
@@ -17,6 +18,9 @@ REPORTING_SEEDS = (100, 101, 102, 103)
 """Nobody looks at these before the thresholds stand."""
 RANDOM_TUNING_SEEDS = tuple(range(0, 20))
 RANDOM_REPORTING_SEEDS = tuple(range(1000, 1060))
+
+ADVICE_SEEDS = (0, 1, 2)
+"""The remedies were written down before any of these were run."""
 
 PROBLEMS: Mapping[str, Generator] = {**SCENARIOS, **CONDITIONS}
 SMALL = ("balanced", "snr_info", "speed", "dead_encoder", "shortcut_ood", "xor")
@@ -87,6 +91,12 @@ def in_turns(cells: Sequence[Cell], seeds: Sequence[int]) -> Iterator[tuple[Cell
 def measure_cell(cell: Cell, seed: int, folder: Path) -> Path:
     """Train and measure a cell unless it was before."""
     return measured_run(cell.make(seed), folder, Setup(cell.encoder, cell.fusion, seed))
+
+
+def is_measured(cell: Cell, seed: int, folder: Path) -> bool:
+    """Whether a cell was trained and measured before."""
+    setup = Setup(cell.encoder, cell.fusion, seed)
+    return deep_path(folder / run_name(cell.problem, setup), "val").is_file()
 
 
 def judge_cell(cell: Cell, seed: int, folder: Path) -> Judged:

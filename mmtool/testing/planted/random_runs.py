@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmtool.runlog.deep import deep_path
 from mmtool.testing.planted.problem import HEALTHY
 from mmtool.testing.planted.random_problems import Drawn, drawn_problem
 from mmtool.testing.planted.recipe import Setup
-from mmtool.testing.planted.runner import in_words, measured_run, verdict_of
+from mmtool.testing.planted.runner import in_words, measured_run, run_name, verdict_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,14 @@ def measure_random(seed: int, folder: Path) -> tuple[Path, Path]:
         measured_run(drawn.few, folder, setup),
         measured_run(drawn.many, folder, setup, solo=True),
     )
+
+
+def is_random_measured(seed: int, folder: Path) -> bool:
+    """Whether both runs of a random problem were trained and measured before."""
+    drawn = drawn_problem(seed)
+    setup = Setup("mlp", drawn.fusion, seed)
+    names = [run_name(problem.name, setup) for problem in (drawn.few, drawn.many)]
+    return all(deep_path(folder / name, "val").is_file() for name in names)
 
 
 def random_table(compared: Sequence[Compared]) -> str:

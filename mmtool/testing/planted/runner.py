@@ -57,9 +57,9 @@ def in_words(code: str, modalities: frozenset[str]) -> str:
     return f"{code}:{','.join(sorted(modalities))}" if modalities else code
 
 
-def run_name(problem: Problem, setup: Setup) -> str:
+def run_name(problem: str, setup: Setup) -> str:
     """Give the name of the run directory of a problem trained in one way."""
-    return f"{problem.name}-{setup.encoder}-{setup.fusion}-{setup.seed}"
+    return f"{problem}-{setup.encoder}-{setup.fusion}-{setup.seed}"
 
 
 def train_problem(
@@ -67,7 +67,7 @@ def train_problem(
 ) -> Path:
     """Write the problem's store, train it and give the run directory."""
     stores = folder / "stores"
-    name = run_name(problem, setup)
+    name = run_name(problem.name, setup)
     if not (stores / name / "manifest.json").is_file():
         write_problem(stores / name, problem, setup.encoder)
     recipe = folder / f"{name}.toml"
@@ -91,7 +91,7 @@ def measured_run(problem: Problem, folder: Path, setup: Setup, *, solo: bool = F
     the store.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    run = folder / run_name(problem, setup)
+    run = folder / run_name(problem.name, setup)
     if deep_path(run, "val").is_file():
         return run
     shutil.rmtree(run, ignore_errors=True)

@@ -30,8 +30,8 @@ class Rate:
         return f"{self.count}/{self.total} = {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
-def how_made(command: str, seeds: Sequence[int]) -> str:
-    """Give date, versions, seeds and the command."""
+def how_made(command: str, seeds: Sequence[int], num_run: int, num_planned: int) -> str:
+    """Give date, versions, seeds, the command and how much of the grid was run."""
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     versions = {
         "mmtool": __version__,
@@ -43,7 +43,8 @@ def how_made(command: str, seeds: Sequence[int]) -> str:
     words = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"Made by `{command}` on {now}; {words}; CPU, one thread.\n"
-        f"Seeds {', '.join(str(s) for s in seeds)}, of the data and of the training alike."
+        f"Seeds {', '.join(str(s) for s in seeds)}, of the data and of the training alike. "
+        f"{num_run} of {num_planned} cells were run; the others are not counted."
     )
 
 

@@ -13,7 +13,7 @@ from mmtool.cli.report_panel import render_panel
 from mmtool.diagnose.api import diagnose
 from mmtool.diagnose.report.modality_table import modality_table
 from mmtool.diagnose.report.terminal import render
-from mmtool.diagnose.report.text_style import TextStyle, bar, cells, sparkline
+from mmtool.diagnose.report.text_style import TextStyle, bar, cells, is_command, sparkline
 
 Plant = Callable[..., Path]
 Example = Callable[..., dict[str, Any]]
@@ -41,6 +41,23 @@ def test_a_command_is_not_broken_over_lines(drawn: Renderer, example: Example) -
     report = example(4)
     report["findings"][1]["advice"] = command = "mmtool train " + "-s a.b=1 " * 20 + "end"
     assert command in text(drawn, report, width=60)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_pasted"),
+    [
+        ("mmtool train x", True),
+        ('callback = MMCallback("runs/mine")', True),
+        ("Trainer(..., callbacks=[callback])", True),
+        ("from mmtool.integrations.hf import MMTrainerCallback", True),
+        ("[method]", True),
+        ("fewer jobs at a time, fewer threads (-s launch.threads=1)", False),
+        ("from then on, no modality is ahead", False),
+        ("needed: at least one finished step", False),
+    ],
+)
+def test_lines_to_paste_are_told_from_sentences(line: str, is_pasted: bool) -> None:
+    assert is_command(line) == is_pasted
 
 
 @BOTH

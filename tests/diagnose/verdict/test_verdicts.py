@@ -197,15 +197,39 @@ def test_what_is_dominant_on_train_only_counts_as_memorised(make: Make, deep_run
     assert code(deep_run(val, val, overfit="image", name="other"))[0].startswith("balanced")
 
 
-def test_classes_owned_by_either_modality_are_class_specific(make: Make, deep_run: DeepRun) -> None:
+def by_class(record: DeepRecord, knows: Callable[[int, str], float]) -> DeepRecord:
+    """Give the record with probes that are right in so many samples of each class."""
+    label, arrays = record.arrays["label"], dict(record.arrays)
+    place = np.zeros(record.n)
+    for c in np.unique(label):
+        rows = label == c
+        place[rows] = (np.arange(rows.sum()) + 0.5) / rows.sum()
+    for m in record.modalities:
+        score = np.array([knows(int(c), m) for c in label])
+        arrays[f"probe/{m}.right"] = (place < score).astype(np.float32)
+    return DeepRecord(record.head, arrays)
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"), [(0.3, "class-specific"), (0.7, "balanced-redundant")]
+)
+def test_classes_that_one_modality_knows_and_decides_are_class_specific(
+    make: Make, deep_run: DeepRun, other: float, expected: str
+) -> None:
+    def is_its_own(c: int, m: str) -> bool:
+        return (c < 4) == (m == "audio")
+
     record = make(
         {"audio": 0.3, "image": 0.3},
         probe={"audio": 0.7, "image": 0.7},
-        classwise=lambda c, m: 0.6 if (c < 4) == (m == "audio") else 0.02,
+        classwise=lambda c, m: 0.6 if is_its_own(c, m) else 0.02,
     )
+    record = by_class(record, lambda c, m: 0.76 if is_its_own(c, m) else other)
     run = deep_run(record)
     found = verdict(run)
-    assert (found["code"], found["modalities"]) == ("class-specific", ["audio", "image"])
+    assert found["code"] == expected
+    assert found["modalities"] == (["audio", "image"] if expected == "class-specific" else [])
+    # Who decides is listed by class in either case.
     owners = [row["owned_by"] for row in diagnose([run]).metrics["bias"]["per_class"]]
     assert owners == ["audio"] * 4 + ["image"] * 4
 

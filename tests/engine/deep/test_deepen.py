@@ -89,6 +89,15 @@ def test_the_selected_weights_are_measured(run):
     assert read_deep(run, "train").n == 24
 
 
+def test_weights_kept_in_parts_are_measured_too(trained, tmp_path):
+    config = recipe(checkpoint="sharded")
+    run = train_run(tmp_path / "runs" / "parts", trained[0], config)
+    deepen(run, headroom=False)
+
+    said = read_deep(run, "val").arrays["fused.answer"].tolist()
+    assert said == read_predictions(run, "val").answer.tolist()
+
+
 def test_the_last_weights_are_measured_where_the_run_selects_them(trained, tmp_path):
     run = train_run(tmp_path / "runs" / "last", trained[0], recipe(select="last"))
     deepen(run, headroom=False)

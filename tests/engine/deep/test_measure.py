@@ -281,6 +281,34 @@ def test_encoders_that_hear_each_other_are_taken_apart(root, tmp_path):
     assert np.isfinite(record.arrays["headroom/image.gain"]).all()
 
 
+def test_an_encoder_that_was_not_trained_reads_as_its_floor_and_has_room(tmp_path):
+    shapes = dict.fromkeys(("one", "two"), FakeModality((8,), "spectrogram", signal=2.0))
+    splits = {"train": 300, "val": 120, "test": 5}
+    write_fake_store(tmp_path / "fake", shapes, splits=splits, num_classes=6)
+    recipe = Recipe.model_validate(
+        {
+            "data": {"dataset": "fake"},
+            "model": {"encoders": {m: {"name": "mlp", "hidden": (32, 4)} for m in shapes}},
+            "train": {"epochs": 36, "batch_size": 20, "lr": 0.02},
+        }
+    )
+    job = build_job(recipe, Ranks(), data_root=tmp_path)
+    try:
+        measure_deep(job, tmp_path / "run")
+    finally:
+        job.close()
+    record = read_deep(tmp_path / "run", "val")
+
+    assert record.head["headroom"] == {"epochs": 12, "share": pytest.approx(1 / 3)}
+    assert record.head["update_norm"] == {"one": 0.0, "two": 0.0}
+    for modality in shapes:
+        probe, floor, headroom = (
+            record.arrays[f"{source}/{modality}.right"] for source in ("probe", "floor", "headroom")
+        )
+        np.testing.assert_array_equal(probe, floor)
+        assert headroom.mean() > probe.mean() + 0.08
+
+
 def test_without_validation_samples_nothing_is_measured(tmp_path):
     write_fake_store(
         tmp_path / "fake",

@@ -255,6 +255,7 @@ def test_a_foreign_log_without_modalities_says_so_and_how_to_mend_it(tmp_path):
 
     assert "cannot be judged" in report.verdict
     assert "no per-modality columns" in report.verdict
+    assert "0 of at least" not in report.verdict
     assert "MMCallback" in finding.advice
     assert "unfinished" not in {f.rule for f in report.findings}
 
@@ -291,6 +292,6 @@ def test_the_command_takes_a_foreign_log_by_its_path(tmp_path):
 
 def test_another_folder_is_refused_with_what_can_be_read(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(RunDirectoryError, match="no run and no log") as caught:
+    with pytest.raises(RunDirectoryError, match="not a run and no log") as caught:
         open_run(tmp_path)
     assert "trainer_state.json" in caught.value.why

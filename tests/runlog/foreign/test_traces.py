@@ -109,6 +109,37 @@ def test_each_step_and_annotation_has_its_time_on_the_device(tmp_path):
     assert tables.steps["ms_forward"].tolist() == pytest.approx([0.1] * 4)
 
 
+def test_what_the_thread_of_a_backward_pass_launches_belongs_to_its_annotation(tmp_path):
+    launch = {**event("cuda_runtime", "cudaLaunchKernel", 20, 5, correlation=1), "tid": 77}
+    events = [
+        event("user_annotation", "ProfilerStep#1", 0, 500),
+        event("user_annotation", "mmtool.backward", 10, 200),
+        launch,
+        device("kernel", "gemm", 250, 100, 1),
+    ]
+    path = tmp_path / "trace.json"
+    found = {"traceEvents": events, "distributedInfo": {"rank": 5}}
+    path.write_text(json.dumps(found))
+    trace = open_run(path).tables.trace
+
+    assert trace["annotations"][0]["device_ms"] == pytest.approx(0.1)
+    assert trace["devices"][0]["rank"] == 5
+
+
+def test_a_trace_of_an_older_profiler_with_capital_categories_is_read(tmp_path):
+    events = [
+        event("Operator", "aten::mm", 0, 100),
+        event("Runtime", "cudaLaunchKernel", 10, 5, correlation=1),
+        device("Kernel", "gemm", 20, 50, 1),
+        device("Memcpy", "Memcpy HtoD", 80, 20, 2),
+    ]
+    path = tmp_path / "a.trace.json"
+    path.write_text(json.dumps(document(events)))
+    (found,) = open_run(path).tables.trace["devices"]
+
+    assert (found["compute"], found["memcpy"]) == (pytest.approx(0.5), pytest.approx(0.2))
+
+
 def test_nanoseconds_and_a_list_without_a_frame_give_the_same(tmp_path):
     micro, nano = tmp_path / "micro.trace.json", tmp_path / "nano.trace.json.gz"
     base = 1_790_000_000_000_000
