@@ -19,6 +19,7 @@ from mmtool.runlog.rundir import RunDir, make_run, point_latest
 from mmtool.runlog.writer import EventWriter
 
 SYSTEM_EVERY_S = 1.0
+_PLAIN = (str, int, float, list, dict, type(None))
 
 
 def start(
@@ -84,7 +85,8 @@ def _num_attempts(log: Path) -> int:
 
 
 def _plain(about: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: as_plain(value) for key, value in about.items()}
+    known = {key: as_plain(value) for key, value in about.items()}
+    return {key: v if isinstance(v, _PLAIN) else str(v) for key, v in known.items()}
 
 
 def _sample_system(run: RunDir, rank: int, resources: ExitStack) -> None:

@@ -15,7 +15,7 @@ def test_a_short_run_has_a_part_for_every_step(plant: Plant) -> None:
     series = step_series(open_run(plant(epochs=1)))
     assert [part["step"] for part in series] == list(range(40))
     assert series[0]["p50_ms"] == pytest.approx(264.0)
-    assert series[5]["p50_ms"] == series[5]["p95_ms"] == pytest.approx(63.5)
+    assert series[5]["p50_ms"] == series[5]["p95_ms"] == pytest.approx(64.5)
 
 
 def test_a_long_run_has_a_bounded_number_of_parts_in_order(plant: Plant) -> None:

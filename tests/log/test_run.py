@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -209,6 +210,48 @@ def test_a_loss_that_is_not_finite_is_logged_as_missing(tmp_path):
     line = next(line for line in map(json.loads, written) if line["k"] == "step")
     assert (line["loss"], line["bad"]) == (None, ["loss"])
     assert load_run(tmp_path / "mine").events["what"].tolist() == ["checkpoint"]
+
+
+class Far:
+    """A number on a device, reading which would make the host wait."""
+
+    device = SimpleNamespace(type="cuda")
+
+    def __init__(self, reads):
+        self.reads = reads
+
+    def item(self):
+        self.reads.append(1)
+        return 0.5
+
+
+def test_numbers_on_a_device_are_fetched_ten_steps_at_a_time_and_none_is_lost(tmp_path):
+    reads = []
+    with mmtool.log.start(tmp_path / "mine", modalities=["a"], system=False) as run:
+        for number in range(13):
+            with run.step(number):
+                run.record(loss=Far(reads))
+                run.modality("a", gnorm=Far(reads))
+            assert len(reads) == (20 if number >= 9 else 0)
+    tables = load_run(tmp_path / "mine")
+
+    assert tables.steps["step"].tolist() == list(range(13))
+    assert (tables.steps["loss"] == 0.5).all()
+    assert (tables.step_modalities["gnorm"] == 0.5).all()
+
+
+def test_what_is_told_about_a_run_may_be_anything_with_a_name(tmp_path):
+    with mmtool.log.start(
+        tmp_path / "mine",
+        modalities=["a"],
+        system=False,
+        dataset=Path("data/x"),
+        seed=torch.tensor(3),
+    ):
+        pass
+    head = load_run(tmp_path / "mine").head
+
+    assert (head["dataset"], head["seed"]) == ("data/x", 3)
 
 
 def test_the_machine_is_sampled_while_a_run_is_open(tmp_path):

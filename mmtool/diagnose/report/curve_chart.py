@@ -70,6 +70,8 @@ def line_chart(
     drawn = [(line, binned(line.points)) for line in lines if line.points]
     if not drawn:
         return ""
+    # Names stand one under the other, however many curves there are.
+    height = max(height, TOP + BOTTOM + LABEL_GAP * len(drawn))
     ends = [edge for _, bins in drawn for x, low, _, high in bins for edge in ((x, low), (x, high))]
     x_low, x_high = min(x for x, _ in ends), max(x for x, _ in ends)
     smallest, largest = min(y for _, y in ends), max(y for _, y in ends)

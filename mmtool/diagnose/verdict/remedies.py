@@ -52,17 +52,17 @@ REMEDIES: tuple[Remedy, ...] = (
     ),
     Remedy(
         UNDER_TRAINED,
+        "balance the gradients of the fused and the unimodal losses instead of adding them",
+        method="mmpareto",
+    ),
+    Remedy(
+        UNDER_TRAINED,
         "pull each encoder's features towards those of a model of its modality alone",
         method="umt",
         preconditions=(
             "time to train one model per modality first, which mmtool does",
             "better encoders are enough: the fused head may go on leaving {m} aside",
         ),
-    ),
-    Remedy(
-        UNDER_TRAINED,
-        "balance the gradients of the fused and the unimodal losses instead of adding them",
-        method="mmpareto",
     ),
     Remedy(
         UNDER_TRAINED,

@@ -95,7 +95,7 @@ def _say(words: str) -> None:
 def _in_words(asked: argparse.Namespace) -> str:
     """Give the options again, without the folders, which are the machine's own."""
     words = ["--seeds", asked.seeds, "--num-seeds", str(asked.num_seeds)]
-    words += ["--parts", *asked.parts] if asked.parts != sorted(PARTS) else []
+    words += ["--parts", *asked.parts] if asked.parts != list(PARTS) else []
     words += ["--random", str(asked.random)] if asked.random else []
     words += ["--advice", str(asked.advice)] if asked.advice else []
     return " ".join(words + (["--only-measured"] if asked.only_measured else []))
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", choices=sorted(_SEEDS), default="tuning")
     parser.add_argument("--num-seeds", type=int, default=2, help="so many of those seeds")
-    parser.add_argument("--parts", nargs="*", choices=sorted(PARTS), default=sorted(PARTS))
+    parser.add_argument("--parts", nargs="*", choices=sorted(PARTS), default=list(PARTS))
     parser.add_argument("--random", type=int, default=0, help="randomly drawn problems")
     parser.add_argument("--advice", type=int, default=0, help="advised patches to try per verdict")
     parser.add_argument("--keep", help="folder of the measured runs, which are not made again")

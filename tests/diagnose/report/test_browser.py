@@ -164,3 +164,10 @@ def test_the_page_is_printed_on_white_paper(example: Example, tmp_path: Path) ->
     content = paper.read_bytes()
     assert content.startswith(b"%PDF")
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 12
+
+
+def test_six_modalities_fit(plant: Plant, tmp_path: Path) -> None:
+    kinds = ("dominant", "balanced", "balanced", "poor", "ignored", "ignored")
+    modalities = {f"view_{i}_of_six": kind for i, kind in enumerate(kinds)}
+    report = diagnose([plant(modalities=modalities, epochs=8)]).as_dict()
+    check_layout(measured(render_html(report), tmp_path), 6)

@@ -42,6 +42,16 @@ def test_labels_at_the_ends_of_equal_curves_do_not_overlap() -> None:
     assert min(b - a for a, b in pairwise(ys)) >= 18
 
 
+def test_many_curves_make_a_taller_chart_rather_than_names_outside_of_it() -> None:
+    lines = [Line(f"curve {i}", [(0.0, 0.0), (9.0, 0.1)], i, i) for i in range(14)]
+    drawing = line_chart("many", lines, x_label="epoch", y_label="accuracy", y_range=(0, 1))
+    height = float(re.findall(r'height="([\d.]+)"', drawing)[0])
+    ys = sorted(float(y) for y in re.findall(r'y="([\d.-]+)"[^>]*>curve', drawing))
+    assert ys[0] > 14
+    assert ys[-1] < height - 20
+    assert min(b - a for a, b in pairwise(ys)) >= 18
+
+
 def test_nothing_to_draw_is_no_drawing() -> None:
     assert stacked_bar("nothing", []) == ""
     assert bars("nothing", []) == ""

@@ -145,9 +145,8 @@ def test_the_interval_of_a_share_of_nothing_stays_open_at_one_side(
 def test_from_the_log_a_share_near_its_bound_is_unsure_and_one_far_from_it_sure(
     plant: Callable[..., Path],
 ) -> None:
-    sure = verdict(plant("sure", modalities={"audio": "ignored", "image": "dominant"}))
-    unsure = verdict(
-        plant("unsure", modalities={"audio": "ignored", "image": "dominant"}, num_val=210, epochs=3)
-    )
+    dominated = {"audio": "ignored", "image": "dominant"}
+    sure = verdict(plant("sure", modalities=dominated, num_val=5000))
+    unsure = verdict(plant("unsure", modalities=dominated, num_val=210, epochs=3))
     assert sure["confidence"] > 0.95
     assert unsure["confidence"] < sure["confidence"]
