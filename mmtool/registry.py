@@ -80,7 +80,7 @@ def names(kind: str) -> list[str]:
 def get(kind: str, name: str) -> Entry:
     """Find one entry or explain which names exist."""
     known = entries(kind)
-    plain = name.replace("-", "_")  # rules print as `dominant-modality`
+    plain = name.replace("-", "_")  # rules print as `under-trained`
     for spelling in (name, plain):
         if spelling in known:
             return known[spelling]

@@ -15,7 +15,7 @@ class Finding:
     """One thing that was found, with the numbers that support it and what to do next."""
 
     rule: str
-    """Id of the rule, with dashes: `dominant-modality`."""
+    """Id of the rule, with dashes: `under-trained`."""
     severity: Severity
     what: str
     """One sentence a person understands without the evidence."""

@@ -43,6 +43,17 @@ class Encoded:
         """Features that know of one modality alone."""
         return self.features if self.isolated is None else self.isolated
 
+    def at(self, places: Tensor) -> "Encoded":
+        """Give the samples at these places, in their order."""
+        isolated = self.isolated
+        return Encoded(
+            {m: f[places] for m, f in self.features.items()},
+            self.present[places],
+            self.label[places],
+            self.index[places],
+            None if isolated is None else {m: f[places] for m, f in isolated.items()},
+        )
+
 
 @contextmanager
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
@@ -182,14 +193,7 @@ def _some(encoded: Encoded, wanted: int) -> Encoded:
     chosen = np.random.Generator(np.random.Philox(key=[_PERMUTATION_SEED, 0]))
     places = np.sort(chosen.choice(len(encoded.label), wanted, replace=False))
     at = torch.from_numpy(places).to(encoded.label.device)
-    isolated = encoded.isolated
-    return Encoded(
-        {m: f[at] for m, f in encoded.features.items()},
-        encoded.present[at],
-        encoded.label[at],
-        encoded.index[at],
-        None if isolated is None else {m: f[at] for m, f in isolated.items()},
-    )
+    return encoded.at(at)
 
 
 def _named(name: str, found: Score, task: TaskKind) -> dict[str, float]:

@@ -212,6 +212,29 @@ def test_a_loss_that_is_not_finite_is_logged_as_missing(tmp_path):
     assert load_run(tmp_path / "mine").events["what"].tolist() == ["checkpoint"]
 
 
+def test_a_run_of_one_modality_is_a_reference_for_one_of_several(tmp_path):
+    audio, video, label = small_problem(400, seed=2)
+    with mmtool.log.start(
+        tmp_path / "joint",
+        modalities=["audio", "video"],
+        classes=CLASSES,
+        system=False,
+        dataset="x",
+    ) as run:
+        for epoch in range(3):
+            found = {"audio": audio, "video": video}
+            run.epoch(epoch, features=found, labels=label, fuse=lambda f: f["audio"][:, :CLASSES])
+    with mmtool.log.start(
+        tmp_path / "solo", modalities=["video"], classes=CLASSES, system=False, dataset="x"
+    ) as run:
+        run.epoch(0, acc=0.9, loss=0.3, n=400)
+    balance = diagnose([tmp_path / "joint", tmp_path / "solo"]).metrics["balance"]
+    references = {m["modality"]: m["reference"] for m in balance["modalities"]}
+
+    assert references["audio"] is None
+    assert references["video"]["value"] == 0.9
+
+
 class Far:
     """A number on a device, reading which would make the host wait."""
 

@@ -1,10 +1,10 @@
 """What can be told of an encoder without any label: is it alive, has it moved, could it move."""
 
-from math import isfinite
+from math import isfinite, isnan
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mmtool.engine.effective_rank import effective_rank
 from mmtool.engine.evaluate import Encoded
 from mmtool.engine.job import Job
 from mmtool.types import Modality
@@ -13,29 +13,12 @@ _MOST_ROWS = 2000
 
 
 def effective_ranks(job: Job, encoded: Encoded) -> dict[Modality, float | None]:
-    """Give exp(entropy of the singular values) of each modality's centred features.
-
-    0 where all are the same, None where they are not finite or nobody has the modality.
-    """
-    return {
+    """Give the effective rank of each modality's features; None where it has none."""
+    found = {
         m: effective_rank(encoded.own[m][encoded.present[:, at]][:_MOST_ROWS])
         for at, m in enumerate(job.model.modalities)
     }
-
-
-def effective_rank(features: Tensor) -> float | None:
-    """Give exp(entropy of the singular values) of centred features."""
-    if len(features) == 0 or not bool(torch.isfinite(features).all()):
-        return None
-    exact = features.double()
-    mean = exact.mean(0)
-    values = torch.linalg.svdvals(exact - mean)
-    # What is left of equal features after rounding is no variance.
-    values = values[values > 1e-6 * float(exact.abs().max()) + 1e-30]
-    if not len(values):
-        return 0.0
-    share = values / values.sum()
-    return float((-(share * share.log()).sum()).exp())
+    return {m: None if isnan(rank) else rank for m, rank in found.items()}
 
 
 def update_norms(now: nn.Module, before: nn.Module | None) -> dict[Modality, float | None]:

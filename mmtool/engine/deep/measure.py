@@ -20,7 +20,7 @@ from mmtool.engine.deep.readouts import MOST_SAMPLES, Lesson
 from mmtool.engine.deep.record import Judge, Tell, host, target_variance
 from mmtool.engine.deep.removals import DRAWS, Removals, subsets
 from mmtool.engine.deep.reopen import check_solo, reopen
-from mmtool.engine.deep.sources import Part, Readings, encode_once, part_of
+from mmtool.engine.deep.sources import Part, Readings, encode_once
 from mmtool.engine.evaluate import Encoded, evaluation_mode
 from mmtool.engine.job import Job
 from mmtool.engine.recipe_model import build_recipe_model, laid_out
@@ -182,7 +182,7 @@ class _Measuring:
     def remove(self) -> None:
         """Take modalities away, on both splits."""
         for part in (self._val, self._train):
-            encoded = part_of(self._encoded, part.places)
+            encoded = self._encoded.at(part.places)
             words = f"removing modalities on {part.split}: {len(self._kept)} subsets"
             with self._watch.part("removals", words), evaluation_mode(self._job.model):
                 part.arrays |= Removals(self._job, encoded, part.judge).measure(self._kept)
@@ -191,7 +191,7 @@ class _Measuring:
 
     def project(self) -> None:
         """Project the answers onto sums over modalities."""
-        encoded = part_of(self._encoded, self._val.places)
+        encoded = self._encoded.at(self._val.places)
         words = "comparing with the best sum over modalities"
         with self._watch.part("emap", words), evaluation_mode(self._job.model):
             found = project(self._job, encoded, self._val.judge)
@@ -201,7 +201,7 @@ class _Measuring:
 
     def corrupt(self) -> None:
         """Spoil the input of one modality after the other."""
-        encoded = part_of(self._encoded, self._val.places)
+        encoded = self._encoded.at(self._val.places)
         words = "spoiling the input of each modality"
         with self._watch.part("corruptions", words), evaluation_mode(self._job.model):
             self._val.arrays |= corrupt(self._job, encoded, self._val.judge)
@@ -210,7 +210,7 @@ class _Measuring:
         """Give the records; validation last, which is what tells that all is there."""
         self._readings.join_solo()
         for part in (self._train, self._val):
-            encoded = part_of(self._encoded, part.places)
+            encoded = self._encoded.at(part.places)
             rows = host(encoded.index)
             index = self._job.dataset.store.index
             arrays = {

@@ -92,23 +92,4 @@ def encode_once(job: Job, rows: np.ndarray) -> Encoded:
     ascending = np.unique(rows)
     encoded = encode_rows(job, ascending, isolated=True)
     at = torch.from_numpy(np.searchsorted(ascending, rows)).to(encoded.index.device)
-    isolated = encoded.isolated
-    return Encoded(
-        {m: f[at] for m, f in encoded.features.items()},
-        encoded.present[at],
-        encoded.label[at],
-        encoded.index[at],
-        None if isolated is None else {m: f[at] for m, f in isolated.items()},
-    )
-
-
-def part_of(encoded: Encoded, places: Tensor) -> Encoded:
-    """Give some of the encoded samples."""
-    isolated = encoded.isolated
-    return Encoded(
-        {m: f[places] for m, f in encoded.features.items()},
-        encoded.present[places],
-        encoded.label[places],
-        encoded.index[places],
-        None if isolated is None else {m: f[places] for m, f in isolated.items()},
-    )
+    return encoded.at(at)

@@ -101,7 +101,7 @@ def _apply(advice: Mapping[str, Any], run: Path) -> Path:
 
 def _in_one_line(patch: str) -> str:
     lines = [line.strip() for line in patch.splitlines()]
-    return "; ".join(line for line in lines if line and not line.startswith("extends"))
+    return "; ".join(line for line in lines if line and not line.startswith(("#", "extends")))
 
 
 def scores(run: Path, starved: Sequence[str]) -> Scores:
@@ -128,7 +128,7 @@ def advice_table(trials: Sequence[Trial]) -> str:
         groups.setdefault((trial.cell, trial.patch), []).append(trial)
     lines = [
         "| problem | fusion | advised patch | place | seeds | probe of the starved | "
-        "starved alone | fused | seeds in which probe and fused do not fall |",
+        "starved alone | fused | seeds in which probe rises and fused does not fall |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (cell, patch), members in groups.items():

@@ -406,3 +406,37 @@ def test_subsets_that_determine_no_share_are_inconclusive(make: Make, deep_run: 
     assert found["code"] == "inconclusive"
     assert "enough subsets" in found["sentence"]
     assert "--deep" in found["advice"][0]["text"]
+
+
+def test_a_deep_record_of_one_modality_has_no_balance_to_judge(
+    make: Make, deep_run: DeepRun
+) -> None:
+    found = verdict(deep_run(make({"audio": 0.8}, probe={"audio": 0.9}, synergy=None)))
+    assert (found["code"], found["modalities"]) == ("one-modality", ["audio"])
+    assert found["advice"] == []
+
+
+def test_a_solo_run_counts_before_headroom(make: Make, deep_run: DeepRun) -> None:
+    record = make(
+        {"audio": 0.03, "image": 0.8},
+        probe={"audio": 0.6, "image": 0.9},
+        headroom={"audio": 0.605, "image": 0.9},
+        solo={"audio": 0.85, "image": 0.9},
+    )
+    run = deep_run(record)
+    assert code(run) == ("under-trained", ["audio"])
+    told = diagnose([run]).metrics["answers"]["audio"]["informativeness"]
+    assert told["source"] == "solo"
+    assert told["headroom"]["value"] == pytest.approx(0.605)
+
+
+def test_a_tie_of_both_modalities_is_balanced(make: Make, deep_run: DeepRun) -> None:
+    record = make({"audio": 0.4, "image": 0.4}, probe={"audio": 0.6, "image": 0.6})
+    arrays = dict(record.arrays)
+    for name in ("permute.right", "permute.gain", "permute.answer"):
+        arrays[name] = arrays[name].copy()
+        arrays[name][2] = arrays[name][1]
+    report = diagnose([deep_run(DeepRecord(record.head, arrays))])
+    shares = [report.metrics["answers"][m]["reliance"]["share"] for m in ("audio", "image")]
+    assert [share["value"] for share in shares] == [0.5, 0.5]
+    assert report.metrics["verdict"]["code"] == "balanced-complementary"
