@@ -27,6 +27,7 @@ def notes(case: Case, found: Judgement, accuracy: Quantity | None, *, is_calm: b
             "which a squared error has not."
         )
     told += _of_leader(case, found)
+    told += _of_rest(case, found)
     told += _of_interaction(case, found)
     if is_calm and found.severity == "warn":
         told.append(
@@ -98,6 +99,19 @@ def _of_leader(case: Case, found: Judgement) -> list[str]:
     bound = limits.dominant_share(len(case.modalities))
     leads = [m for m in case.modalities if (e := case.estimate("share", m)) and e.low > bound]
     return [f"Most of the decision rests on {joined(leads)}."] if leads else []
+
+
+def _of_rest(case: Case, found: Judgement) -> list[str]:
+    """Say which encoders could learn more though no modality dominates the others."""
+    if found.code not in (*BALANCE_CODES, "class-specific"):
+        return []
+    short = {m: gap for m in case.modalities if (gap := case.estimate("gap", m))}
+    return [
+        f"The encoder of {m} falls {gap.value:.2f} [{gap.low:.2f}, {gap.high:.2f}] short of what "
+        "it reaches when it is trained alone, though no modality dominates."
+        for m, gap in short.items()
+        if gap.low > limits.REFERENCE_GAP
+    ]
 
 
 def _of_interaction(case: Case, found: Judgement) -> list[str]:

@@ -87,6 +87,22 @@ def test_what_a_modality_could_reach_tells_little_information_from_a_held_back_o
     assert code(deep_run(record)) == (expected, ["audio"])
 
 
+@pytest.mark.parametrize(("solo", "is_told"), [(0.80, True), (0.61, False)])
+def test_an_encoder_short_of_its_solo_run_is_told_even_where_nobody_dominates(
+    make: Make, deep_run: DeepRun, solo: float, is_told: bool
+) -> None:
+    record = make(
+        {"audio": 0.4, "image": 0.4},
+        probe={"audio": 0.6, "image": 0.6},
+        solo={"audio": solo, "image": 0.6},
+    )
+    found = diagnose([deep_run(record)]).metrics["verdict"]
+
+    assert found["code"].startswith("balanced")
+    assert any(n.startswith("The encoder of audio falls 0.") for n in found["notes"]) is is_told
+    assert not any("encoder of image" in note for note in found["notes"])
+
+
 def test_a_modality_without_anything_to_read_is_uninformative(
     make: Make, deep_run: DeepRun
 ) -> None:
