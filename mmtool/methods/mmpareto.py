@@ -119,17 +119,20 @@ def combined(
     fused: Tensor, unimodal: Tensor, weight: Tensor, gain: float, *, restore: bool = True
 ) -> Tensor:
     """Give the gradient of one tensor; at least as long as the plain sum, before the gain."""
-    exact = torch.promote_types(fused.dtype, torch.float32)
+    exact = _exact(fused)
     f, u, c = fused.to(exact), unimodal.to(exact), weight.to(exact)
     parts = 2 * c * f, 2 * (1 - c) * u
     direction = parts[0] + parts[1]
     length = direction.norm()
     is_left = length > _ROUNDING * (parts[0].norm() + parts[1].norm())
-    longer = (f + u).norm() / torch.where(is_left, length, 1.0)
-    factor = gain * longer.clamp_min(1.0) if restore else gain
-    return (factor * direction * is_left).to(fused.dtype)
+    longer = ((f + u).norm() / length).clamp_min(1.0) if restore else torch.ones_like(length)
+    return (torch.where(is_left, gain * longer, 0.0) * direction).to(fused.dtype)
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:
-    exact = torch.promote_types(one.dtype, torch.float32)
+    exact = _exact(one)
     return (one.to(exact) * other.to(exact)).sum()
+
+
+def _exact(gradient: Tensor) -> torch.dtype:
+    return torch.float32 if gradient.dtype.itemsize < 4 else gradient.dtype

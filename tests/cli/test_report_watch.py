@@ -53,6 +53,8 @@ class Screen:
             stderr=slave,
             cwd=cwd,
             start_new_session=True,
+            # Where these tests run in the background, Ctrl-C is ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(slave)
         self.text = ""
@@ -78,9 +80,11 @@ class Screen:
 
     def finished(self):
         """Wait for the process to end and give its exit code."""
+        end = time.monotonic() + PATIENCE_S
         while self.read():
             if self.process.poll() is not None and not select.select([self.master], [], [], 0)[0]:
                 break
+            assert time.monotonic() < end, f"still there: {self.text[-3000:]}"
         return self.process.wait(timeout=PATIENCE_S)
 
 
