@@ -3,6 +3,7 @@
 Wu, Jastrzebski, Cho and Geras, "Characterizing and overcoming the greedy nature of learning in
 multi-modal deep neural networks", ICML 2022. Two encoders that hear each other (fusion mmtm).
 
+    L = CE(z_0) + CE(z_1),  z_m the logits of branch m; the answer is their mean
     mu(theta) = sum over steps of ||g||^2 / ||theta||^2
     d = log10(mu(bypass_0) / mu(main_0)) - log10(mu(bypass_1) / mu(main_1))
     |d| > epsilon: for `window` steps modality 0 (d > 0) or 1 (d < 0) hears running averages
@@ -26,6 +27,7 @@ the logged accuracies, acc_m being that of a modality that hears averages.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -34,7 +36,8 @@ from torch import Tensor
 
 from mmtool.config import schema
 from mmtool.methods._base import BalancingMethod, ModelFacts, StepContext
-from mmtool.types import GradGroups, GroupName, Needs
+from mmtool.methods._task import own_losses
+from mmtool.types import Batch, GradGroups, GroupName, Needs, Outputs
 
 STAGE = "forward, schedule"
 COST = "norms of gradients and weights"
@@ -54,7 +57,13 @@ class Options(schema.Options):
 class Method(BalancingMethod):
     """Balanced learning by conditional learning speed."""
 
-    needs: ClassVar[Needs] = Needs(min_modalities=2, max_modalities=2, fusions=frozenset({"mmtm"}))
+    needs: ClassVar[Needs] = Needs(
+        unimodal="decompose",
+        trains_heads=True,
+        min_modalities=2,
+        max_modalities=2,
+        fusions=frozenset({"mmtm"}),
+    )
     options: Options
 
     def setup(self, facts: ModelFacts) -> Mapping[GroupName, torch.nn.Module]:
@@ -66,6 +75,13 @@ class Method(BalancingMethod):
         self._left = torch.zeros((), dtype=torch.int64, device=device)
         self._cut_off = torch.zeros((), dtype=torch.int64, device=device)
         return {}
+
+    def losses(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> dict[str, Tensor]:
+        """Give the loss of each branch, whose logits are M times its part of the answer."""
+        del ctx
+        num = len(outputs.unimodal)
+        branches = {m: num * part for m, part in outputs.unimodal.items()}
+        return own_losses(replace(outputs, unimodal=branches), batch)
 
     def hears(self, ctx: StepContext) -> Tensor | None:
         """Cut off the modality of the present window, if there is one."""

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from mmtool.engine.build import build_job
 from mmtool.engine.distributed import Ranks
 from mmtool.errors import RequestError
-from mmtool.methods._base import ModelFacts
+from mmtool.methods._base import ModelFacts, StepContext
 from mmtool.methods.greedy import Method, Options, difference, next_window, speeds_of
 from mmtool.testing.cases import Case, contract_recipe, write_contract_store
 from mmtool.testing.training import train_here
+from mmtool.types import Batch, Outputs
 
 SPEEDS = st.floats(1e-12, 1e12)
 ENCODERS = {
@@ -231,11 +232,33 @@ def test_a_window_without_end_is_training_without_the_other(root, tmp_path):
     assert len({row["difference"] for row in steps}) == 1
 
 
-def test_without_imbalance_greedy_is_joint_training(root, tmp_path):
-    plain = train_here(
-        contract_recipe("none", case()), data_root=root, checkpoints=tmp_path / "none"
-    )
+def test_without_imbalance_it_is_training_of_branches_that_hear_each_other(root, tmp_path):
     tolerant = contract_recipe("greedy", case(start_epoch=0, epsilon=1e6))
-    found = train_here(tolerant, data_root=root, checkpoints=tmp_path / "greedy")
+    never = contract_recipe("greedy", case(start_epoch=100))
+
+    found = train_here(tolerant, data_root=root, checkpoints=tmp_path / "tolerant")
+    plain = train_here(never, data_root=root, checkpoints=tmp_path / "never")
 
     assert [name for name in plain if not torch.equal(plain[name], found[name])] == []
+
+
+def test_each_branch_has_a_loss_of_its_own_where_the_answer_is_their_mean():
+    names = ("audio", "image")
+    branches = {
+        "audio": torch.tensor([[2.0, 0.0], [0.0, 1.0]]),
+        "image": torch.tensor([[0.0, 4.0], [3.0, 0.0]]),
+    }
+    parts = {m: z / 2 for m, z in branches.items()}
+    outputs = Outputs({}, parts["audio"] + parts["image"], parts)
+    present = torch.tensor([[True, True], [True, False]])
+    batch = Batch({}, {}, present, torch.tensor([0, 1]), torch.arange(2), names)
+    context = StepContext(names, 2, 0, 0, 1, 1, torch.Generator())
+
+    terms = Method(Options()).losses(outputs, batch, context)
+
+    assert set(terms) == set(names)
+    assert terms["audio"].tolist() == pytest.approx(
+        [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1))]
+    )
+    # -log softmax of the smaller logit; the second sample has no image.
+    assert terms["image"].tolist() == pytest.approx([math.log(1 + math.exp(4)), 0.0])
