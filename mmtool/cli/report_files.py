@@ -1,14 +1,12 @@
 """A report as files: the page, charts as SVG and PNG, a section of Markdown; each whole or not."""
 
-import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mmtool.cli.output import Output
 from mmtool.errors import NotWritable, RequestError
+from mmtool.runlog.whole import replace_whole
 from mmtool.text import plural
 
 Plain = Mapping[str, Any]
@@ -57,19 +55,12 @@ def check_comparison(report: Plain) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is whole or not there, and what stood there stays until then."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         if path.is_dir():
             raise IsADirectoryError(None, "it is a folder", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        replace_whole(path, content)
     except OSError as error:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
         raise NotWritable(
             f"{path.name} cannot be written: {error.strerror or error}",
             where=str(path),

@@ -124,7 +124,7 @@ def find_recipe(name_or_path: str) -> tuple[Path, list[str]]:
     near = did_you_mean(given.name.removesuffix(".toml"), [*beside, *known])
     raise UnknownName(
         f"there is no recipe {name_or_path!r}",
-        why=f"no such file, and the bundled recipes are: {', '.join(known) or 'none'}",
+        why="no such file, and no bundled one has that name (mmtool list recipes)",
         fix=f"did you mean {beside.get(near, near)!r}?" if near else "mmtool list recipes",
     )
 

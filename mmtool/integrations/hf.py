@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtool.errors import EnvironmentLacks
-from mmtool.log import RunLog, Watched, start, wrap
+from mmtool.integrations._logged import LoggedTraining
 
 try:
     from transformers import TrainerCallback
@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 
-class MMTrainerCallback(TrainerCallback):
+class MMTrainerCallback(LoggedTraining, TrainerCallback):
     """Logs steps with their phases, probes of each modality, and flip rates after evaluation."""
 
     def __init__(
@@ -47,63 +47,36 @@ class MMTrainerCallback(TrainerCallback):
         system: bool = True,
         **about: Any,
     ) -> None:
-        self._path = path
-        self._encoders = dict(encoders)
-        self._classes = classes
-        self._fusion = fusion
+        self._watch_as(path, encoders, classes, fusion, system, about)
         self._labels = labels
-        self._system = system
-        self._about = about
-        self._run: RunLog | None = None
-        self._watched: Watched | None = None
         self._hooks: list[Any] = []
         self._batch_labels: Any = None
-        self._mark = 0.0
-        self._waits_since: float | None = None
         self._num_seen = 0
-        self._is_stepping = False
         self._num_evaluations = 0
-
-    @property
-    def run(self) -> RunLog | None:
-        """The run that is being logged."""
-        return self._run
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
         """Begin the run and watch the model."""
-        self._watched = wrap(model, encoders=self._encoders, fusion=self._fusion)
+        self._watch(model)
         # After the hooks of the encoders, whose outputs are then known.
         self._hooks = [
             model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             model.register_forward_hook(self._after_forward),
         ]
-        about = {
-            "epochs": math.ceil(state.num_train_epochs or 0) or None,
-            "batch_size": args.train_batch_size,
-            "seed": args.seed,
-            **self._about,
-        }
-        self._run = start(
-            self._path,
-            modalities=list(self._encoders),
-            classes=self._classes,
-            system=self._system,
+        self._start(
             rank=args.process_index,
-            **about,
+            epochs=math.ceil(state.num_train_epochs or 0) or None,
+            batch_size=args.train_batch_size,
+            seed=args.seed,
         )
         self._waits_since = time.perf_counter()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin a step."""
-        if self._run is None:
-            return
-        now = time.perf_counter()
-        if self._waits_since is not None:
-            self._run.add_ms("data", (now - self._waits_since) * 1000)
-        self._run.begin_step(state.global_step, epoch=int(state.epoch or 0))
-        self._is_stepping, self._num_seen, self._mark = True, 0, time.perf_counter()
+        if self._run is not None:
+            self._num_seen = 0
+            self._begin_step(self._run, state.global_step, epoch=int(state.epoch or 0))
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the backward pass of a part of the batch."""
@@ -126,9 +99,7 @@ class MMTrainerCallback(TrainerCallback):
         rates = lr_scheduler.get_last_lr() if lr_scheduler is not None else []
         found = {"n": self._num_seen or None, "lr": rates[0] if rates else None}
         self._run.record(**{key: value for key, value in found.items() if value is not None})
-        self._run.end_step()
-        self._is_stepping = False
-        self._waits_since = time.perf_counter()
+        self._end_step(self._run)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take what the Trainer does between steps out of the time that it waits for data."""
@@ -159,11 +130,7 @@ class MMTrainerCallback(TrainerCallback):
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        if self._watched is not None:
-            self._watched.close()
-        if self._run is not None:
-            self._run.close("done")
-        self._run = self._watched = None
+        self._close("done")
 
     def _before_forward(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._batch_labels = kwargs.get(self._labels)
@@ -183,9 +150,3 @@ class MMTrainerCallback(TrainerCallback):
                 self._run.record(loss=loss)
             self._watched.log_step(self._run, labels)
             self._mark = time.perf_counter()
-
-    def _lap(self, phase: str) -> None:
-        now = time.perf_counter()
-        if self._run is not None and self._is_stepping:
-            self._run.add_ms(phase, (now - self._mark) * 1000)
-        self._mark = now

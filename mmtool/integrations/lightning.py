@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mmtool.errors import EnvironmentLacks
+from mmtool.integrations._logged import LoggedTraining
 from mmtool.integrations.labels import labels_of
-from mmtool.log import RunLog, Watched, start, wrap
 
 try:
     from lightning.pytorch import Callback
@@ -35,7 +35,7 @@ except ModuleNotFoundError:
         ) from error
 
 
-class MMCallback(Callback):
+class MMCallback(LoggedTraining, Callback):
     """Logs steps with their phases, probes of each modality, and flip rates after validation.
 
     `labels` takes the class numbers out of a batch; by itself the callback takes the last part of
@@ -55,36 +55,13 @@ class MMCallback(Callback):
         **about: Any,
     ) -> None:
         super().__init__()
-        self._path = path
-        self._encoders = dict(encoders)
-        self._classes = classes
-        self._fusion = fusion
+        self._watch_as(path, encoders, classes, fusion, system, about)
         self._labels = labels
-        self._system = system
-        self._about = about
-        self._run: RunLog | None = None
-        self._watched: Watched | None = None
-        self._mark = 0.0
-        self._waits_since: float | None = None
-        self._is_stepping = False
-
-    @property
-    def run(self) -> RunLog | None:
-        """The run that is being logged."""
-        return self._run
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin the run."""
-        about = {"epochs": trainer.max_epochs, **self._about}
-        self._watched = wrap(pl_module, encoders=self._encoders, fusion=self._fusion)
-        self._run = start(
-            self._path,
-            modalities=list(self._encoders),
-            classes=self._classes,
-            system=self._system,
-            rank=trainer.global_rank,
-            **about,
-        )
+        self._watch(pl_module)
+        self._start(rank=trainer.global_rank, epochs=trainer.max_epochs)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to wait for data."""
@@ -96,14 +73,13 @@ class MMCallback(Callback):
         """Begin a step."""
         if self._run is None:
             return
-        now = time.perf_counter()
-        if self._waits_since is not None:
-            self._run.add_ms("data", (now - self._waits_since) * 1000)
-        number = trainer.fit_loop.epoch_loop.total_batch_idx
         labels = self._labels(batch)
-        n = None if labels is None else len(labels)
-        self._run.begin_step(number, n=n, epoch=trainer.current_epoch)
-        self._is_stepping, self._mark = True, time.perf_counter()
+        self._begin_step(
+            self._run,
+            trainer.fit_loop.epoch_loop.total_batch_idx,
+            epoch=trainer.current_epoch,
+            n=None if labels is None else len(labels),
+        )
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
         """End the forward pass."""
@@ -127,9 +103,7 @@ class MMCallback(Callback):
         labels = self._labels(batch)
         if labels is not None:
             self._watched.log_step(self._run, labels)
-        self._run.end_step()
-        self._is_stepping = False
-        self._waits_since = time.perf_counter()
+        self._end_step(self._run)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Take validation out of the time that training waits for data."""
@@ -164,23 +138,10 @@ class MMCallback(Callback):
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """End the run."""
-        self._close("stopped" if trainer.interrupted else "done", "")
+        self._close("stopped" if trainer.interrupted else "done")
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """End the run as one that failed or was interrupted."""
         is_stop = isinstance(exception, KeyboardInterrupt)
         reason = f"{type(exception).__name__}: {exception}"
         self._close("stopped" if is_stop else "failed", reason)
-
-    def _lap(self, phase: str) -> None:
-        now = time.perf_counter()
-        if self._run is not None and self._is_stepping:
-            self._run.add_ms(phase, (now - self._mark) * 1000)
-        self._mark = now
-
-    def _close(self, status: str, reason: str) -> None:
-        if self._watched is not None:
-            self._watched.close()
-        if self._run is not None:
-            self._run.close(status, reason)
-        self._run = self._watched = None

@@ -2,11 +2,8 @@
 
 import io
 import json
-import os
-import secrets
 import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtool.errors import RunDirectoryError
+from mmtool.runlog.whole import replace_whole
 
 Array: TypeAlias = NDArray[Any]
 Found = TypeVar("Found")
@@ -29,16 +27,7 @@ def write_npz(
     named: dict[str, Any] = {"head": np.array(text), **arrays}
     np.savez_compressed(packed, **named)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with fresh.open("wb") as file:
-            file.write(packed.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
+    replace_whole(path, packed.getvalue())
     return path
 
 

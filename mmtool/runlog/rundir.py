@@ -1,7 +1,6 @@
 """The directory of one run: where each file lies, who may write it, and how it is found again."""
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from mmtool.errors import NotWritable, RunDirectoryError
 from mmtool.runlog.lock import hold_lock
+from mmtool.runlog.whole import replace_whole
 from mmtool.text import plural, suggestion
 
 _FOLDERS = ("log", "ckpt", "report")
@@ -238,16 +238,9 @@ def _list_fix(runs_root: Path) -> str:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a whole file so that a reader sees the old or the new one, never a part."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        replace_whole(path, text.encode())
     except OSError as error:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
         raise NotWritable(
             f"{path.name} cannot be written: {error.strerror or error}",
             where=str(path),

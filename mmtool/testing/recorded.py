@@ -16,7 +16,7 @@ from mmtool.runlog.events import SCHEMA
 from mmtool.runlog.rundir import RunDir
 from mmtool.runlog.writer import EventWriter
 
-Scenario = Literal["image_dominant", "balanced", "overfit", "loader_bound"]
+Scenario = Literal["image_dominant", "balanced", "overfit", "data_bound"]
 
 CLASSES = ("cat", "cow", "dog", "hen")
 BATCH_SIZE = 32
@@ -41,7 +41,7 @@ class Planted:
 HEALTHY = Planted(acc=0.72, probe=0.74, flip=0.34, drop=0.22, alone=0.70)
 TRUTH: Mapping[Scenario, Mapping[str, Planted]] = {
     "balanced": {"audio": HEALTHY, "image": HEALTHY},
-    "loader_bound": {"audio": HEALTHY, "image": HEALTHY},
+    "data_bound": {"audio": HEALTHY, "image": HEALTHY},
     # The audio encoder has learnt (its probe says so), but the fused head hardly listens to it.
     "image_dominant": {
         "audio": Planted(acc=0.36, probe=0.70, flip=0.03, drop=0.01, alone=0.34),
@@ -174,7 +174,7 @@ def _write_epochs(
 def _step(scenario: Scenario, step: int, generator: random.Random) -> dict[str, Any]:
     """Give one step; a starved loader makes the data phase the longest."""
     ms = {name: value * generator.uniform(0.9, 1.1) for name, value in PHASE_MS.items()}
-    if scenario == "loader_bound":
+    if scenario == "data_bound":
         ms["data"] = generator.uniform(30.0, 60.0)
     ms["step"] = sum(ms.values()) + generator.uniform(0.1, 0.5)
     learnt = _progress(step / STEPS_PER_EPOCH)

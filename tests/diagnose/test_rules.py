@@ -123,7 +123,7 @@ def test_one_of_three_modalities_leads_and_both_others_are_held_back(plant: Plan
     assert report.metrics["verdict"]["modalities"] == ["audio", "text"]
 
 
-@pytest.mark.parametrize("scenario", ["image_dominant", "balanced", "overfit", "loader_bound"])
+@pytest.mark.parametrize("scenario", ["image_dominant", "balanced", "overfit", "data_bound"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_recorded_scenarios_give_exactly_the_warnings_they_were_recorded_for(
     tmp_path: Path, scenario: Scenario, seed: int
@@ -132,7 +132,7 @@ def test_recorded_scenarios_give_exactly_the_warnings_they_were_recorded_for(
         "image_dominant": {"inconclusive"},
         "balanced": set(),
         "overfit": {"overfit"},
-        "loader_bound": {"data-bound"},
+        "data_bound": {"data-bound"},
     }
     report = diagnose([write_run(tmp_path / "run", scenario=scenario, epochs=6, seed=seed)])
     assert {finding.rule for finding in report.at_least("warn")} == expected[scenario]

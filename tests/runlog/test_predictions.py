@@ -83,7 +83,7 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_else(tmp_path, m
     def full(number):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mmtool.runlog.npz.os.fsync", full)
+    monkeypatch.setattr("mmtool.runlog.whole.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_predictions(tmp_path, answers(answer=np.array([0, 0, 0])))
 

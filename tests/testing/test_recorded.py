@@ -50,7 +50,7 @@ def test_an_overfitting_modality_has_a_rising_validation_loss(tmp_path: Path) ->
 
 
 def test_a_starved_loader_makes_steps_wait_for_data(tmp_path: Path) -> None:
-    steps = load_run(write_run(tmp_path / "run", scenario="loader_bound")).steps
+    steps = load_run(write_run(tmp_path / "run", scenario="data_bound")).steps
     assert steps["ms_data"].sum() > 0.3 * steps["ms_step"].sum()
     healthy = load_run(write_run(tmp_path / "healthy", scenario="balanced")).steps
     assert healthy["ms_data"].sum() < 0.05 * healthy["ms_step"].sum()

@@ -123,7 +123,7 @@ def system_verdict(report: Plain) -> str:
 
 SYSTEM_RULES = frozenset(
     {
-        "loader-bound", "data-bound", "launch-bound", "sync-bound", "comm-bound", "memory-bound",
+        "data-bound", "launch-bound", "sync-bound", "comm-bound", "memory-bound",
         "compute-bound", "modality-bound", "straggler", "stall", "host-contended", "throttled",
         "fragmented", "foreign-tenant", "device-trace",
     }

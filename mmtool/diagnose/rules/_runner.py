@@ -23,7 +23,7 @@ OTHERWISE = "a run of this version of mmtool"
 
 
 def rule_id(name: str) -> str:
-    """Give the id of a rule file: `loader_bound` is `loader-bound`."""
+    """Give the id of a rule file: `data_bound` is `data-bound`."""
     return name.replace("_", "-")
 
 
