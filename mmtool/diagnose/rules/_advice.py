@@ -8,12 +8,14 @@ from pathlib import Path
 from mmtool.diagnose.load import Run
 
 
+def has_recipe(run: Run) -> bool:
+    """Tell whether mmtool trained the run, so that it can train it again."""
+    return (run.path / "resolved.toml").is_file()
+
+
 def recipe_argument(run: Run) -> str:
     """Give the recipe of the run as an argument of `mmtool train`."""
-    recipe = run.path / "resolved.toml"
-    if not recipe.is_file():
-        return "RECIPE"
-    return shlex.quote(_shown(recipe))
+    return shlex.quote(_shown(run.path / "resolved.toml")) if has_recipe(run) else "RECIPE"
 
 
 def run_argument(run: Run) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmtool.diagnose.load import Run
-from mmtool.diagnose.rules._advice import recipe_argument, run_argument
+from mmtool.diagnose.rules._advice import has_recipe, recipe_argument, run_argument
 from mmtool.diagnose.rules._thresholds import STAKE
 from mmtool.diagnose.verdict.estimates import Quantity
 from mmtool.diagnose.verdict.judge import Judgement
@@ -71,17 +71,24 @@ def advise(
     run: Run, found: Judgement, robustness: Mapping[str, Quantity] | None = None
 ) -> list[Advice]:
     """Give what to try next, the first thing first."""
-    if found.code == "inconclusive":
-        return _what_is_missing(run, found)
+    advice = _what_is_missing(run, found) if found.code == "inconclusive" else _tried(run, found)
+    exposed = _exposed(robustness or {})
+    if found.code in BALANCED and exposed:
+        facts = facts_of(run)
+        last = [_written(run, one, exposed, facts) for one in remedies(ROBUSTNESS, facts)]
+        advice += [one for one in last if one is not None]
+    if has_recipe(run):
+        return advice
+    # Of a run from another loop the words hold, but there is no recipe that a line could change.
+    return [replace(one, recipe_patch="", command="") for one in advice]
+
+
+def _tried(run: Run, found: Judgement) -> list[Advice]:
     facts = facts_of(run)
     tried = [_written(run, one, found.modalities, facts) for one in remedies(found.code, facts)]
     advice = [one for one in tried if one is not None][:MOST]
     if found.code == "no-signal":
         advice += _other_fusions(run, facts)
-    exposed = _exposed(robustness or {})
-    if found.code in BALANCED and exposed:
-        last = [_written(run, one, exposed, facts) for one in remedies(ROBUSTNESS, facts)]
-        advice += [one for one in last if one is not None]
     return advice
 
 
@@ -164,13 +171,15 @@ def _what_is_missing(run: Run, found: Judgement) -> list[Advice]:
     )
     advice = [Advice(text=f"needed: {supply}") for supply in found.supplies]
     if not found.supplies:
-        advice.append(deep)
+        advice += [deep] if has_recipe(run) else []
         advice += [_solo(run, m) for m in found.modalities[:1] if len(found.modalities) < 3]
     return advice
 
 
 def _solo(run: Run, m: str) -> Advice:
     only = shlex.quote(f"data.modalities={m}")
+    if not has_recipe(run):
+        return Advice(text=f"train {m} alone, log that too, and diagnose both runs together")
     return Advice(
         text=f"or train {m} alone, which says what it could reach",
         command=f"mmtool train {recipe_argument(run)} -s {only} -s method=none\n"

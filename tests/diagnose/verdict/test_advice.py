@@ -217,3 +217,23 @@ def test_every_method_of_the_table_exists_and_unknown_ones_are_never_advised(
     assert (
         lacks("no_such_method", facts_of(run_of(tmp_path))) == "there is no method no_such_method"
     )
+
+
+@pytest.mark.parametrize("code", [*CODES, "inconclusive"])
+def test_a_run_of_another_loop_is_told_what_to_do_without_commands_that_cannot_work(
+    code: str, tmp_path: Path
+) -> None:
+    trained = run_of(tmp_path)
+    told = [one.text for one in advice_on(trained, code)]
+    (tmp_path / "resolved.toml").unlink()
+
+    advice = advice_on(trained, code)
+
+    assert bool(advice) == bool(told)
+    assert not any(one.command or one.recipe_patch for one in advice)
+    if code == "inconclusive":
+        assert [one.text for one in advice] == [
+            "train audio alone, log that too, and diagnose both runs together"
+        ]
+    else:
+        assert [one.text for one in advice] == told
