@@ -1,6 +1,6 @@
 """From the model section of a recipe to a model; refuses what cannot work, with the reason."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +14,15 @@ from mmtool.errors import Bug, RequestError
 from mmtool.models.exchange import connect
 from mmtool.models.multimodal import MultimodalModel
 from mmtool.text import did_you_mean
-from mmtool.types import InputKind, InputSpec, Modality, UnimodalWay, sorted_modalities
+from mmtool.types import (
+    FUSION_GROUP,
+    PROBE_GROUP,
+    InputKind,
+    InputSpec,
+    Modality,
+    UnimodalWay,
+    sorted_modalities,
+)
 
 # Sums of a few thousand float32 products in another order differ by about this much.
 _TOLERANCE = 1e-3
@@ -35,6 +43,7 @@ def build_model(
     changes the other initial weights. `relative_to` is the folder of `./file.py` plugin names.
     """
     modalities = sorted_modalities(inputs)
+    _check_names(modalities)
     encoders = {m: _encoder(m, _plugin_of(m, config), inputs[m], relative_to) for m in modalities}
     dims = {m: int(cast(int, encoder.out_dim)) for m, encoder in encoders.items()}
     fusion_module = registry.load("fusion", config.fusion.name, relative_to=relative_to)
@@ -60,6 +69,18 @@ def build_model(
     if probes:
         model.add_probes()
     return model
+
+
+def _check_names(modalities: Sequence[Modality]) -> None:
+    """Refuse modalities whose modules torch could not tell from its own attributes."""
+    groups, attributes = (FUSION_GROUP, PROBE_GROUP), nn.ModuleDict()
+    for modality in modalities:
+        if modality in groups or hasattr(attributes, modality) or "." in modality:
+            raise RequestError(
+                f"a modality cannot be called {modality!r}",
+                why="modules bear the names of modalities, and torch or mmtool has taken this one",
+                fix="prepare the dataset again with another name, without dots",
+            )
 
 
 def _plugin_of(modality: Modality, config: ModelConfig) -> Plugin:

@@ -48,6 +48,13 @@ def test_a_modality_without_an_encoder_is_refused_and_a_typo_is_pointed_out():
     assert caught.value.fix == "rename model.encoders.imagee to model.encoders.image"
 
 
+@pytest.mark.parametrize("name", ["clear", "training", "fusion", "front.camera"])
+def test_a_modality_whose_name_torch_or_the_engine_uses_is_refused(name):
+    with pytest.raises(RequestError, match=f"cannot be called '{name}'") as caught:
+        build(inputs={name: SPECS["image"]}, encoders={name: "mlp"})
+    assert "another name" in caught.value.fix
+
+
 def test_encoders_of_modalities_that_are_not_used_are_left_out():
     model = build(inputs={"audio": SPECS["audio"]})
 
