@@ -9,25 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtool.errors import StoreError, StoreLost, UnknownName
+from mmtool.store.checks import REBUILD, check_files, read_manifest
 from mmtool.store.columns import AnyArray, FixedColumn, RaggedColumn, shard_starts
-from mmtool.store.files import FetchingSource, LocalShards, ShardSource, sha256_of
+from mmtool.store.files import FetchingSource, LocalShards, ShardSource
 from mmtool.store.index import Index, IntArray, read_index
 from mmtool.store.mapping import available_bytes, files_per_column
 from mmtool.store.remote import connect, is_url
-from mmtool.store.schema import (
-    MANIFEST_NAME,
-    PARTIAL_SUFFIX,
-    ColumnInfo,
-    FileInfo,
-    Manifest,
-    parse_manifest,
-)
-from mmtool.text import human_bytes, suggestion
+from mmtool.store.schema import ColumnInfo, Manifest
+from mmtool.text import suggestion
 
 Verify: TypeAlias = Literal["size", "full", "auto"]
 _FULL_BELOW_BYTES = 256 << 20
 _MOST_NAMED = 5
-_REBUILD = "prepare the dataset again: mmtool prepare NAME --overwrite"
 
 
 class Store:
@@ -241,20 +234,15 @@ def open_store(
     if isinstance(path, str) and is_url(path):
         manifest, source = connect(path, cache=cache, cache_bytes=cache_bytes, options=options)
         if verify == "full":
-            _check_files(source, manifest, full=True)
+            check_files(source, manifest, full=True)
         return _opened(source.cache.folder, manifest, source, location=path)
     folder = Path(path)
     manifest = read_manifest(folder)
     local = shards or LocalShards(folder)
     total = sum(file.bytes for file in manifest.files())
     full = verify == "full" or (verify == "auto" and total < _FULL_BELOW_BYTES)
-    _check_files(local, manifest, full=full)
+    check_files(local, manifest, full=full)
     return _opened(folder, manifest, local, location=str(folder))
-
-
-def _check_files(source: ShardSource, manifest: Manifest, *, full: bool) -> None:
-    for file in manifest.files():
-        check_file(source, file, full=full)
 
 
 def _opened(path: Path, manifest: Manifest, source: ShardSource, *, location: str) -> Store:
@@ -263,55 +251,12 @@ def _opened(path: Path, manifest: Manifest, source: ShardSource, *, location: st
         raise StoreError(
             f"the index has {index.num_rows} rows, the shards {manifest.num_rows}",
             where=location,
-            fix=_REBUILD,
+            fix=REBUILD,
         )
     if index.is_multi_label != manifest.is_multi_label:
         raise StoreError(
             "the index and the manifest of this dataset differ in what a label is",
             where=location,
-            fix=_REBUILD,
+            fix=REBUILD,
         )
     return Store(path, manifest, index, source, location=location)
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Read the manifest of a store folder, or say why the folder is not a usable store."""
-    file = path / MANIFEST_NAME
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    if path.name.endswith(PARTIAL_SUFFIX) or (not file.is_file() and partial.is_dir()):
-        raise StoreError(
-            "this dataset is not finished",
-            where=str(path if path.name.endswith(PARTIAL_SUFFIX) else partial),
-            why="prepare was interrupted or is still running",
-            fix="run the same `mmtool prepare` command again; finished shards are kept",
-        )
-    if not file.is_file():
-        raise StoreError(
-            "there is no prepared dataset here",
-            where=str(path),
-            why=f"{MANIFEST_NAME} is missing" if path.is_dir() else "the folder does not exist",
-            fix="name a folder written by `mmtool prepare`, or run: mmtool prepare NAME",
-        )
-    return parse_manifest(file.read_text(encoding="utf-8", errors="replace"), str(file))
-
-
-def check_file(source: ShardSource, file: FileInfo, *, full: bool) -> None:
-    """Refuse a file that is missing, of another size or (when `full`) of other content."""
-    path = source.path(file.name)
-    if not path.is_file():
-        raise StoreError("a file of this dataset is missing", where=str(path), fix=_REBUILD)
-    size = path.stat().st_size
-    if size != file.bytes:
-        raise StoreError(
-            f"a file of this dataset has {human_bytes(size)} instead of {human_bytes(file.bytes)}",
-            where=str(path),
-            why=f"{size} bytes found, {file.bytes} expected: it was cut short or overwritten",
-            fix=_REBUILD,
-        )
-    if full and sha256_of(path) != file.sha256:
-        raise StoreError(
-            "a file of this dataset has changed since it was written",
-            where=str(path),
-            why="its SHA-256 differs from the one in the manifest",
-            fix=_REBUILD,
-        )
