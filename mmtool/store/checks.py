@@ -4,10 +4,15 @@ from pathlib import Path
 
 from mmtool.errors import StoreError
 from mmtool.store.files import ShardSource, sha256_of
-from mmtool.store.schema import MANIFEST_NAME, PARTIAL_SUFFIX, FileInfo, Manifest, parse_manifest
+from mmtool.store.schema import (
+    MANIFEST_NAME,
+    PARTIAL_SUFFIX,
+    REBUILD,
+    FileInfo,
+    Manifest,
+    parse_manifest,
+)
 from mmtool.text import human_bytes
-
-REBUILD = "prepare the dataset again: mmtool prepare NAME --overwrite"
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtool.errors import StoreError, StoreLost, UnknownName
-from mmtool.store.checks import REBUILD, check_files, read_manifest
+from mmtool.store.checks import check_files, read_manifest
 from mmtool.store.columns import AnyArray, FixedColumn, RaggedColumn, shard_starts
 from mmtool.store.files import FetchingSource, LocalShards, ShardSource
 from mmtool.store.index import Index, IntArray, read_index
 from mmtool.store.mapping import available_bytes, files_per_column
 from mmtool.store.remote import connect, is_url
-from mmtool.store.schema import ColumnInfo, Manifest
+from mmtool.store.schema import REBUILD, ColumnInfo, Manifest
 from mmtool.text import suggestion
 
 Verify: TypeAlias = Literal["size", "full", "auto"]

@@ -24,6 +24,9 @@ REPORT_NAME = "report.json"
 PARTIAL_SUFFIX = ".partial"
 SPLITS = ("train", "val", "test")
 
+REBUILD = "prepare the dataset again: mmtool prepare NAME --overwrite"
+"""How every damage to a store is mended."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
@@ -154,7 +157,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
         value = json.loads(text)
     except ValueError as error:
         raise StoreError(
-            "the manifest of this dataset is damaged", where=where, why=str(error), fix=_REBUILD
+            "the manifest of this dataset is damaged", where=where, why=str(error), fix=REBUILD
         ) from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise StoreError(
@@ -171,11 +174,8 @@ def parse_manifest(text: str, where: str) -> Manifest:
             "the manifest of this dataset lacks something",
             where=where,
             why=f"{type(error).__name__}: {error}",
-            fix=_REBUILD,
+            fix=REBUILD,
         ) from error
-
-
-_REBUILD = "prepare the dataset again: mmtool prepare NAME --overwrite"
 
 
 def _check_version(version: str, where: str) -> None:
@@ -183,7 +183,7 @@ def _check_version(version: str, where: str) -> None:
     major = version.partition(".")[0]
     if not major.isdigit():
         raise StoreError(
-            f"the manifest of this dataset has no version ({version!r})", where=where, fix=_REBUILD
+            f"the manifest of this dataset has no version ({version!r})", where=where, fix=REBUILD
         )
     if int(major) > known:
         raise StoreError(
