@@ -36,10 +36,11 @@ def write_charts(output: Output, report: Plain, folder: Path, kind: str) -> None
 def write_section(output: Output, report: Plain, path: Path, command: str) -> None:
     """Put a comparison into a Markdown page, in place of the section of the same name."""
     from mmtool.diagnose.report.markdown import render_markdown, replaced
+    from mmtool.diagnose.report.overview import with_overview
 
     page = path.read_text(encoding="utf-8") if path.is_file() else ""
     section = render_markdown(report, command=command)
-    write_whole(path, replaced(page, section).encode())
+    write_whole(path, with_overview(replaced(page, section)).encode())
     output.info(f"section: {path}")
 
 

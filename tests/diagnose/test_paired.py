@@ -10,6 +10,7 @@ import pytest
 from mmtool.diagnose.api import diagnose
 from mmtool.diagnose.report.html import render_html
 from mmtool.diagnose.report.markdown import render_markdown, replaced
+from mmtool.diagnose.report.overview import with_overview
 from mmtool.diagnose.report.terminal import render
 from mmtool.errors import RequestError
 from mmtool.runlog.predictions import Predictions, predictions_path, write_predictions
@@ -170,3 +171,34 @@ def test_a_section_replaces_the_one_of_its_name_and_leaves_the_others() -> None:
     assert page == "# Results\n\nWords.\n\n## a\n\nnew\n\n## b\n\nkept\n"
     assert replaced(page, "## b\n\nnew\n").endswith("## b\n\nnew\n")
     assert replaced("", "## a\n") == "## a\n"
+
+
+def test_a_page_of_several_suites_begins_with_all_of_them_side_by_side(plant: Plant) -> None:
+    folder = runs_of(plant, "none", 0.70)[0].parent
+    for method, rate in (("ogm", 0.78), ("opm", 0.62)):
+        runs_of(plant, method, rate)
+    methods = ("none", "ogm", "opm")
+    runs = {f"{m}{s}": f"{m}, seed {s}" for s in range(3) for m in methods}
+    write_suite(folder, SuiteRecord("one", "p.toml", "", (0, 1, 2), methods, runs, []))
+    section = render_markdown(diagnose([folder]).as_dict(), command="again")
+    one = with_overview(replaced("# Results\n\nWords.\n", section))
+    both = with_overview(replaced(one, section.replace("## one", "## two")))
+
+    assert "Overview" not in one
+    head, overview, *_ = both.split("\n## ")
+    assert head == "# Results\n\nWords.\n"
+    table = [line[2:-2].split(" | ") for line in overview.splitlines() if line.startswith("| ")]
+    assert table[0] == ["recipe", "one", "two", "improved", "regressed"]
+    score = section.split("| none | 3 | ")[1].partition(" ")[0]
+    assert table[2] == ["none", score, score, "", ""]
+    for row, sign, mark, counts in ((3, "+", "↑", ["2", "0"]), (4, "-", "↓", ["0", "2"])):
+        assert [cell[0] + cell[-1] for cell in table[row][1:3]] == [sign + mark] * 2
+        assert table[row][3:] == counts
+    assert with_overview(both) == both
+    assert with_overview(both.partition("\n## two")[0]) == one
+
+
+def test_an_overview_leaves_the_words_of_others_alone() -> None:
+    page = "# Mine\n\n| recipe | x |\n| --- | --- |\n\n## a\n\n    ## code\n\n## b\nno table\n\n\n"
+
+    assert with_overview(page) == page
