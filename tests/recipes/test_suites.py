@@ -62,6 +62,19 @@ def test_every_variant_of_it_can_be_built(path, tmp_path):
     assert not refused
 
 
+def test_methods_on_avdigits_have_the_options_of_their_recipes():
+    path, recipes = bundled("recipes") / "bench" / "avdigits.toml", bundled("recipes")
+    differ = []
+    for name in load_recipe(str(path)).suite.variants:
+        variant = load_recipe(str(path), variant=name).recipe
+        own = recipes.glob(f"avdigits_{variant.method.name}*.toml")
+        if variant not in [load_recipe(str(file)).recipe for file in own]:
+            differ.append(name)
+
+    # The recipes have unimodal for the voice, and no greedy that never cuts.
+    assert differ == ["unimodal image", "greedy, uncut"]
+
+
 @pytest.mark.parametrize("path", SUITES, ids=lambda p: p.stem)
 def test_its_comment_says_how_to_prepare_train_and_compare(path):
     text = path.read_text(encoding="utf-8")
