@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,11 +10,8 @@ from pydantic import Field
 from mmtool.config.schema import Options
 from mmtool.errors import SourceError
 from mmtool.media.spec import Source
+from mmtool.prepare.clip import Clip
 from mmtool.prepare.windows import label_windows
-
-if TYPE_CHECKING:
-    # The contract names this module, so it cannot be imported while that one is.
-    from mmtool.prepare.api import Clip
 
 
 class WindowOptions(Options):
@@ -34,8 +30,8 @@ def between(sources: Mapping[str, Source], start_s: float, end_s: float) -> dict
 
 
 def window_clips(
-    whole: "Clip", times_s: ArrayLike, labels: ArrayLike, options: WindowOptions
-) -> Iterator["Clip"]:
+    whole: Clip, times_s: ArrayLike, labels: ArrayLike, options: WindowOptions
+) -> Iterator[Clip]:
     """Give a clip for each window of a recording, whose clip `whole` stands for all of it.
 
     A label below 0 is none. Ids end in the milliseconds from the begin of the recording.
