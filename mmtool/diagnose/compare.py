@@ -38,6 +38,10 @@ _MANY = (
     "{count} comparisons with one baseline: one in twenty leaves out zero by chance, and the best "
     "of them looks better than it is."
 )
+_CONTENDED = (
+    "The times of {count} of {runs} are left out: other work had the processors of the machine "
+    "(host-contended)."
+)
 _FEW_SEEDS = "Fewer than three seeds per recipe: the spread between seeds is hardly known."
 
 
@@ -87,7 +91,7 @@ def compare(
             },
             "runs": [{"run": r.run, "verdict": r.verdict, **r.metrics} for r in reports],
         },
-        limits=(*notes, *unread, *_limits(groups, changes), *reports[0].limits[:1]),
+        limits=(*notes, *unread, *_limits(groups, changes, rows), *reports[0].limits[:1]),
         meta={
             "paths": [str(run.path) for run in runs],
             "thresholds": limits.as_dict(),
@@ -147,13 +151,14 @@ def _group(
         for split, key in logged.items()
     }
     num_test = [int(runs[i].tables.head.get("num_test") or 0) for i in some.at]
+    timed = [row for row in members if not row["contended"]]
     return Group(
         label=some.label,
         members=some.at,
         scores={k: tuple(v for v in found if v is not None) for k, found in scores.items()},
         n={"val": min(int(r["n"] or 0) for r in members), "test": min(num_test)},
-        step_ms=tuple(r["step_p50_ms"] for r in members if r["step_p50_ms"] is not None),
-        seconds=tuple(r["seconds"] for r in members if r["seconds"] is not None),
+        step_ms=tuple(r["step_p50_ms"] for r in timed if r["step_p50_ms"] is not None),
+        seconds=tuple(r["seconds"] for r in timed if r["seconds"] is not None),
         error=max((r["error"] for r in members if r["error"] is not None), default=None),
         metric=str(members[0]["metric"]),
         facts={
@@ -226,6 +231,7 @@ def _row(run: Run, report: Report) -> dict[str, Any]:
         "verdict": judgement_of(report.as_dict()).words,
         **_measured(report),
         "seconds": run.tables.status.get("seconds") if is_whole else None,
+        "contended": any(found.rule == "host-contended" for found in report.findings),
         "modalities": {
             m["modality"]: {key: value(m, key) for key in ("share", "alone", "probe", "unimodal")}
             for m in modalities
@@ -233,8 +239,13 @@ def _row(run: Run, report: Report) -> dict[str, Any]:
     }
 
 
-def _limits(groups: Sequence[Group], changes: Sequence[Mapping[str, Any]]) -> list[str]:
-    said = []
+def _limits(
+    groups: Sequence[Group],
+    changes: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    contended = sum(row["contended"] for row in rows)
+    said = [_CONTENDED.format(count=contended, runs=plural(len(rows), "run"))] * bool(contended)
     if min(len(group.members) for group in groups) < 3:
         said.append(_FEW_SEEDS)
     if any(key.endswith("acc_noise_floor") for found in changes for key in found):

@@ -1,5 +1,6 @@
 """Several runs side by side."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +45,24 @@ def test_runs_of_different_datasets_are_refused(plant: Plant) -> None:
 def test_naming_a_run_twice_is_one_run(plant: Plant) -> None:
     run = plant()
     assert diagnose([run, run]).run == "run"
+
+
+def test_times_from_a_busy_machine_are_left_out_and_counted(plant: Plant) -> None:
+    paths = runs_of(plant, "none", [0.75, 0.75]) + runs_of(plant, "ogm", [0.75])
+    times = {"none0": 60.0, "none1": 20.0, "ogm0": 30.0}
+    for path in paths:
+        busy = 80.0 if path.name == "none0" else 5.0
+        lines = [{"k": "sys", "t": 1e9 + s, "cpu_percent": 99, "psi_cpu": busy} for s in range(60)]
+        (path / "log" / "system.rank0.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+        status = {"state": "done", "reason": "", "attempt": 0, "seconds": times[path.name]}
+        (path / "status.json").write_text(json.dumps(status))
+    report = diagnose(paths)
+    table = report.metrics["comparison"]
+
+    assert [row["contended"] for row in table["runs"]] == [True, False, False]
+    assert table["groups"][0]["seconds"] == 20.0
+    assert table["changes"][0]["training_time_relative"] == pytest.approx(0.5)
+    assert any("times of 1 of 3 runs are left out" in limit for limit in report.limits)
+    alone = diagnose([paths[0], paths[2]])
+    assert "training_time_relative" not in alone.metrics["comparison"]["changes"][0]
+    assert "step time" not in alone.verdict
