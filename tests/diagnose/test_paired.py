@@ -199,6 +199,7 @@ def test_a_page_of_several_suites_begins_with_all_of_them_side_by_side(plant: Pl
 
 
 def test_an_overview_leaves_the_words_of_others_alone() -> None:
-    page = "# Mine\n\n| recipe | x |\n| --- | --- |\n\n## a\n\n    ## code\n\n## b\nno table\n\n\n"
+    table = "| recipe | x |\n| --- | --- |"
+    page = f"# Mine\n\n{table}\n\n## Overview\n\nmine\n\n    ## code\n\n## b\nno table\n\n"
 
     assert with_overview(page) == page

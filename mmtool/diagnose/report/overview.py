@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TITLE = "Overview"
 _MARKS = {"improved": " ↑", "regressed": " ↓"}
-_WORDS = """\
+_OPENING = """\
+Overview
+
 The score of the first row and changes against it, ↑ where a section says improved and ↓ where it
 says regressed. Intervals, seeds and conditions stand in the sections, and so does what only one of
 them has."""
@@ -22,10 +23,10 @@ class _Section:
 def with_overview(page: str) -> str:
     """Give the page with a table over all its comparisons, if several have the same baseline."""
     before, *parts = f"\n{page}".split("\n## ")
-    parts = [part for part in parts if part.partition("\n")[0] != TITLE]
+    parts = [part for part in parts if not part.startswith(_OPENING)]
     sections = [section for section in map(_read, parts) if section]
     if len(sections) > 1 and len({next(iter(section.cells)) for section in sections}) == 1:
-        parts = [f"{TITLE}\n\n{_WORDS}\n\n{_table(sections)}\n", *parts]
+        parts = [f"{_OPENING}\n\n{_table(sections)}\n", *parts]
     return "\n## ".join([before, *parts])[1:]
 
 
