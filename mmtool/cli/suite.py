@@ -1,9 +1,9 @@
 """`mmtool train` on a suite: every variant with every seed, whatever becomes of the others."""
 
 import os
-import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,8 @@ from mmtool.cli.output import Output, align
 from mmtool.cli.prepare import ensure_prepared
 from mmtool.cli.seeds import Work, num_side_by_side, parse_seeds, train_side_by_side
 from mmtool.cli.watcher import RunWatcher, link_watcher
-from mmtool.errors import MmtoolError, RequestError, StoppedResumable, UnknownName, WorkFailed
-from mmtool.text import plural, suggestion
+from mmtool.errors import MmtoolError, RequestError, StoppedResumable, WorkFailed
+from mmtool.text import plural
 
 if TYPE_CHECKING:
     from mmtool.config.load import Loaded
@@ -53,11 +53,14 @@ def train_suite(
             where="command line",
             fix=f"mmtool train {asked.recipe}    # in one process",
         )
-    base = load_recipe(str(asked.recipe), asked.overrides(_ranks(asked), None))
+    base, *_ = [
+        load_recipe(str(asked.recipe), _overrides(asked, None), variant=name)
+        for name in variants or (None,)
+    ]
     folder = roots[0] / base.name
     ensure_prepared(output, base, roots[1], dry_run=dry_run)
-    members = plan_members(folder, _recipes(asked, base), roots[1])
-    chosen = _chosen(members, variants)
+    members = plan_members(folder, _recipes(asked, base, variants), roots[1])
+    chosen = [member for member in members if not variants or member.variant in variants]
     if dry_run:
         _dry_run(output, folder, chosen)
         return
@@ -85,34 +88,35 @@ def _ranks(asked: Asked) -> int | None:
     )
 
 
-def _recipes(asked: Asked, base: "Loaded") -> "dict[tuple[str, int], Loaded]":
-    """Load every variant with every seed, seeds outermost: a part of a suite has all variants."""
+def _overrides(asked: Asked, seed: int | None) -> list[str]:
+    return asked.overrides(_ranks(asked), seed)
+
+
+def _recipes(
+    asked: Asked, base: "Loaded", variants: Sequence[str]
+) -> "dict[tuple[str, int], Loaded]":
+    """Load every variant with every seed, seeds outermost: a part of a suite has all variants.
+
+    Where variants were named, what the command line sets of a method is for those: another method
+    may not have that option.
+    """
     from mmtool.config.load import load_recipe
 
     assert base.suite is not None
     seeds: Sequence[int] = base.suite.seeds
     if asked.seeds is not None or asked.seed is not None:
         seeds = [asked.seed] if asked.seed is not None else parse_seeds(str(asked.seeds))
+    shared = [text for text in asked.settings or () if not text.lstrip().startswith("method")]
+    of_others = replace(asked, settings=shared)
     return {
         (variant, seed): load_recipe(
-            str(asked.recipe), asked.overrides(_ranks(asked), seed), variant=variant
+            str(asked.recipe),
+            _overrides(asked if not variants or variant in variants else of_others, seed),
+            variant=variant,
         )
         for seed in seeds
         for variant in base.suite.variants
     }
-
-
-def _chosen(members: "Sequence[Member]", variants: Sequence[str]) -> "list[Member]":
-    known = list(dict.fromkeys(member.variant for member in members))
-    for name in variants:
-        if name not in known:
-            raise UnknownName(
-                f"the suite has no variant {name!r}",
-                where=f"command line: --variant {name}",
-                why=f"it has: {', '.join(known)}",
-                fix=suggestion(name, known, otherwise=f"--variant {shlex.quote(known[0])}"),
-            )
-    return [member for member in members if not variants or member.variant in variants]
 
 
 def _dry_run(output: Output, folder: Path, chosen: "Sequence[Member]") -> None:

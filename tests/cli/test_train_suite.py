@@ -157,6 +157,26 @@ def test_runs_go_side_by_side_where_asked(call, home):
     assert json.loads((home / "runs/small/suite.json").read_text())["seeds"] == [0, 1]
 
 
+def test_an_option_of_a_named_variant_is_set_for_that_variant_alone(call, home):
+    change = ("-s", "method.alpha=0.3")
+    refused = call("train", "small.toml", *change)
+    assert refused.returncode == 2
+    assert "alpha" in refused.stderr
+
+    done = call("train", "small.toml", "--variant", "ogm a=0.8", "--seed", "0", *change, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [(r["variant"], r["seed"]) for r in json.loads(done.stdout)["runs"]] == [
+        ("ogm a=0.8", 0)
+    ]
+    (run,) = states(home)
+    resolved = (home / "runs" / "small" / run / "resolved.toml").read_text(encoding="utf-8")
+    assert "alpha = 0.3" in resolved
+
+    whole = call("train", "small.toml", "--dry-run", "--seed", "0")
+    assert whole.stdout.count("trained") == 2
+    assert run not in whole.stdout
+
+
 def test_a_dry_run_lists_them_and_writes_nothing(call, home):
     found = call("train", "small.toml", "--dry-run")
 
@@ -177,7 +197,7 @@ def test_what_is_wrong_with_a_variant_is_shown_where_it_stands(call, home):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("small.toml", "--variant", "ogn a=0.8"), "the suite has no variant 'ogn a=0.8'"),
+        (("small.toml", "--variant", "ogn a=0.8"), "small.toml has no variant 'ogn a=0.8'"),
         (("small.toml", "--name", "x"), "--name has no effect with a suite"),
         (("small.toml", "--slurm"), "--slurm has no effect with a suite"),
         (("quickstart", "--variant", "x"), "--variant has no effect with one recipe"),
