@@ -20,15 +20,13 @@ class LinePolicy:
     """Decide when a line is due: after 30 s and 5 % of the work, whichever comes later."""
 
     def __init__(self, total: int | None, now: float) -> None:
-        self._total = total
+        self.total = total
         self._last_time = now
         self._last_done = 0
 
     def due(self, done: int, now: float) -> bool:
         """Tell whether to print now, and remember that it was printed."""
-        enough_work = (
-            self._total is None or done - self._last_done >= LINE_EVERY_SHARE * self._total
-        )
+        enough_work = self.total is None or done - self._last_done >= LINE_EVERY_SHARE * self.total
         if now - self._last_time < LINE_EVERY_S or not enough_work:
             return False
         self._last_time, self._last_done = now, done
@@ -94,9 +92,8 @@ class Stage:
         """Show how much is done so far."""
         if not self._is_started:
             self.start(self._total if total is None else total)
-        elif total is not None and total != self._total:
-            self._total = total
-            self._lines = LinePolicy(total, self._began)
+        elif total is not None:
+            self._total = self._lines.total = total
         self._done, self._note = done, note or self._note
         if self._output.quiet:
             return

@@ -66,6 +66,10 @@ class TrainDisplay:
         self._stage.update(int(event.get("step", 0)) + 1, note="  ".join(parts))
 
     def _epoch(self, event: Event) -> None:
+        if self._stage is not None and event.get("split") != "test" and event.get("step"):
+            # A method may make epochs longer or shorter than the data alone would.
+            done = int(event["step"])
+            self._stage.update(done, round(done / (int(event["epoch"]) + 1) * self._epochs))
         if event.get("split") == "val" and event.get("acc") is not None:
             self._val = f"val {score_name(event)} {event['acc']:.3f}"
         if self._output.verbose and event.get("acc") is not None:

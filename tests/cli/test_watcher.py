@@ -87,3 +87,18 @@ def test_after_a_resume_the_remaining_time_counts_from_there(capsys):
     display.close()
 
     assert "demo 15/20: done" in capsys.readouterr().err
+
+
+def test_epochs_that_a_method_makes_longer_count_in_what_is_left(capsys):
+    display = TrainDisplay(Output(environ={}), "t")
+    display({"k": "head", "epochs": 4, "steps_per_epoch": 10})
+    display({"k": "step", "step": 14, "epoch": 0, "loss": 0.5})
+    display({"k": "epoch", "step": 15, "epoch": 0, "split": "val", "acc": 0.9})
+    display({"k": "epoch", "step": 45, "epoch": 2, "split": "val", "acc": 0.9})
+    display({"k": "epoch", "step": 59, "epoch": 3, "split": "val", "acc": 0.9})
+    display({"k": "epoch", "step": 59, "epoch": 0, "split": "test", "acc": 0.9})
+    display.close()
+
+    lines = capsys.readouterr().err.splitlines()
+    assert "t: started, 40 to do" in lines[0]
+    assert "t 59/59  epoch 1/4  loss 0.5000: done" in lines[-1]
