@@ -53,10 +53,12 @@ def train_suite(
             where="command line",
             fix=f"mmtool train {asked.recipe}    # in one process",
         )
-    base, *_ = [
-        load_recipe(str(asked.recipe), _overrides(asked, None), variant=name)
-        for name in variants or (None,)
+    overrides = asked.overrides(_ranks(asked), None)
+    # What is wrong with a named variant or its options is said before anything else is looked at.
+    named = [
+        load_recipe(str(asked.recipe), overrides, variant=name) for name in variants or (None,)
     ]
+    base = named[0]
     folder = roots[0] / base.name
     ensure_prepared(output, base, roots[1], dry_run=dry_run)
     members = plan_members(folder, _recipes(asked, base, variants), roots[1])
@@ -74,7 +76,7 @@ def train_suite(
         failures = _side_by_side(output, asked, waiting, roots, at_once)
     else:
         failures = _one_by_one(output, waiting, folder, roots[1])
-    _conclude(output, asked, folder, chosen, failures)
+    _conclude(output, folder, chosen, failures)
 
 
 def _ranks(asked: Asked) -> int | None:
@@ -86,10 +88,6 @@ def _ranks(asked: Asked) -> int | None:
         why="on a machine with several GPUs its runs go side by side, one on each",
         fix="drop --gpus",
     )
-
-
-def _overrides(asked: Asked, seed: int | None) -> list[str]:
-    return asked.overrides(_ranks(asked), seed)
 
 
 def _recipes(
@@ -106,16 +104,18 @@ def _recipes(
     seeds: Sequence[int] = base.suite.seeds
     if asked.seeds is not None or asked.seed is not None:
         seeds = [asked.seed] if asked.seed is not None else parse_seeds(str(asked.seeds))
-    shared = [text for text in asked.settings or () if not text.lstrip().startswith("method")]
-    of_others = replace(asked, settings=shared)
+    beside_method = [
+        text for text in asked.settings or () if not text.startswith(("method.", "method="))
+    ]
+    of_others = replace(asked, settings=beside_method)
+
+    def load(variant: str, seed: int) -> "Loaded":
+        of_this = asked if not variants or variant in variants else of_others
+        overrides = of_this.overrides(_ranks(asked), seed)
+        return load_recipe(str(asked.recipe), overrides, variant=variant)
+
     return {
-        (variant, seed): load_recipe(
-            str(asked.recipe),
-            _overrides(asked if not variants or variant in variants else of_others, seed),
-            variant=variant,
-        )
-        for seed in seeds
-        for variant in base.suite.variants
+        (variant, seed): load(variant, seed) for seed in seeds for variant in base.suite.variants
     }
 
 
@@ -201,11 +201,7 @@ def _side_by_side(
 
 
 def _conclude(
-    output: Output,
-    asked: Asked,
-    folder: Path,
-    chosen: "Sequence[Member]",
-    failures: dict[str, MmtoolError],
+    output: Output, folder: Path, chosen: "Sequence[Member]", failures: dict[str, MmtoolError]
 ) -> None:
     runs = [
         {"run": m.run.path, "state": m.run.read_status().get("state"), "seed": m.seed}
@@ -219,5 +215,5 @@ def _conclude(
             f"{len(failures)} of {plural(len(chosen), 'run')} failed, the others are done",
             where=str(folder),
             why="\n    ".join(f"{title}: {error.what}" for title, error in failures.items()),
-            fix=f"mmtool train {asked.recipe}    # tries these again",
+            fix="the same command tries these again: what is done is kept",
         )

@@ -90,7 +90,7 @@ def test_after_a_resume_the_remaining_time_counts_from_there(capsys):
 
 
 def test_epochs_that_a_method_makes_longer_count_in_what_is_left(capsys):
-    display = TrainDisplay(Output(environ={}), "t")
+    display = TrainDisplay(Output(environ={}), "demo")
     display({"k": "head", "epochs": 4, "steps_per_epoch": 10})
     display({"k": "step", "step": 14, "epoch": 0, "loss": 0.5})
     display({"k": "epoch", "step": 15, "epoch": 0, "split": "val", "acc": 0.9})
@@ -100,5 +100,5 @@ def test_epochs_that_a_method_makes_longer_count_in_what_is_left(capsys):
     display.close()
 
     lines = capsys.readouterr().err.splitlines()
-    assert "t: started, 40 to do" in lines[0]
-    assert "t 59/59  epoch 1/4  loss 0.5000: done" in lines[-1]
+    assert lines[0] == "demo: started, 40 to do"
+    assert lines[-1].startswith("demo 59/59  epoch 1/4  loss 0.5000: done")
